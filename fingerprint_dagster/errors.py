@@ -1,0 +1,33 @@
+"""The two kinds of failure: one content that cannot be fingerprinted, and a request that cannot be understood."""
+
+
+class FingerprintError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ContentError(FingerprintError):
+    """One content failed in one stage. It goes to quarantine; its batch goes on.
+
+    reason: one line for a person: what is wrong with this content, and the cure where there is one.
+    retryable: True where the same bytes or the same address may work later (time-out, refused
+        connection, busy server); False where only a change of the content or of the software helps.
+    """
+
+    def __init__(self, reason: str, *, retryable: bool = False) -> None:
+        super().__init__(reason, retryable)
+        self.reason = " ".join(reason.split())
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _content_error, (self.reason, self.retryable)
+
+
+def _content_error(reason: str, retryable: bool) -> ContentError:
+    return ContentError(reason, retryable=retryable)
+
+
+class UsageError(FingerprintError):
+    """A wrong option, list, setting or home. The command line prints it as one line and exits with 2."""

@@ -1,0 +1,66 @@
+"""The interface of a content type. Everything the pipeline knows of images, audio, video or text passes here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fingerprint_dagster.content import Fingerprint, Match, Sketch, Value
+
+if TYPE_CHECKING:
+    from fingerprint_dagster.models import ModelRuntime
+
+
+class ContentTypePlugin(ABC):
+    """One content type: how to recognise it, and its three versioned, pure stages.
+
+    A plugin is found through the entry-point group `fingerprint_dagster.content_types`, whose entries name a
+    subclass that takes no arguments. Importing its module must be cheap: torch, av, librosa and the like are
+    imported inside the methods that need them.
+
+    name: the content type as users write it (`image`).
+    extensions: file-name endings it claims, lower case, with the dot.
+    batch_size: how many contents one batch (one Dagster partition) holds by default.
+    versions: stage -> version, for "decode", "embed" and "hash". Change a version whenever the stage's output
+        changes: it is part of the memo key, and what was computed under another version is never reused.
+    """
+
+    name: ClassVar[str]
+    extensions: ClassVar[frozenset[str]]
+    batch_size: ClassVar[int]
+    versions: ClassVar[Mapping[str, str]]
+
+    @abstractmethod
+    def sniff(self, head: bytes) -> str | None:
+        """The media type (`image/jpeg`) of the bytes that begin with `head`, or None if they are not of this type.
+
+        `head` is the first 4,096 bytes, fewer where the content is shorter. Must not raise.
+        """
+
+    @abstractmethod
+    def decode(self, path: Path) -> Value:
+        """Decode the file into arrays. Runs in a worker process under a time and a memory limit.
+
+        Raises `ContentError` for bytes it cannot or will not decode, with a reason for a person.
+        """
+
+    def embed(self, decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
+        """Vectors for a batch of decoded contents, in order, made on the model runtime's device.
+
+        The default is for a content type without a model: an empty value each.
+        """
+        return [Value() for _ in decoded]
+
+    @abstractmethod
+    def hash(self, decoded: Value, embedded: Value) -> Sketch:
+        """The components of the fingerprint, from the arrays and the vectors of one content."""
+
+    @abstractmethod
+    def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
+        """Compare two fingerprints of this type that share a candidate component: the verifying stage.
+
+        Returns every part found to be a copy, best first; an empty list where it is none.
+        Equal digests are handled before this is called.
+        """
