@@ -17,6 +17,7 @@ class ContentError(FingerprintError):
         super().__init__(reason, retryable)
         self.reason = " ".join(reason.split())
         self.retryable = retryable
+        self.stage: str | None = None  # Filled in by the pipeline: the stage that raised it.
 
     def __str__(self) -> str:
         return self.reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fingerprint_dagster.content import Fingerprint, Match, Sketch, Value
 
@@ -25,12 +25,14 @@ class ContentTypePlugin(ABC):
     batch_size: how many contents one batch (one Dagster partition) holds by default.
     versions: stage -> version, for "decode", "embed" and "hash". Change a version whenever the stage's output
         changes: it is part of the memo key, and what was computed under another version is never reused.
+    parameters: stage -> settings of the plugin that change that stage's output; part of the memo key like a version.
     """
 
     name: ClassVar[str]
     extensions: ClassVar[frozenset[str]]
     batch_size: ClassVar[int]
     versions: ClassVar[Mapping[str, str]]
+    parameters: Mapping[str, Mapping[str, Any]] = {}
 
     @abstractmethod
     def sniff(self, head: bytes) -> str | None:

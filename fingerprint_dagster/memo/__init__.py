@@ -1,0 +1,29 @@
+"""The memo: stage results by content address, in memory or on disk, chosen by URI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.memo.base import Memo, StageUsage
+
+__all__ = ["Memo", "StageUsage", "open_memo"]
+
+
+def open_memo(uri: str, *, max_bytes: int, ttl_seconds: float) -> Memo:
+    """The memo at `uri`: a folder's path, `file:///folder`, or `memory://`.
+
+    max_bytes: size cap; the least recently used entries go first. ttl_seconds: older entries count as missing.
+    Raises `UsageError` for an address of another kind.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "memory":
+        from fingerprint_dagster.memo.memory import MemoryMemo
+
+        return MemoryMemo(max_bytes, ttl_seconds)
+    if parts.scheme in ("", "file"):
+        from fingerprint_dagster.memo.disk import DiskMemo
+
+        return DiskMemo(Path(parts.path), max_bytes, ttl_seconds)
+    raise UsageError(f"memo {uri!r}: unknown kind {parts.scheme!r}; use a folder, file:///folder or memory://")

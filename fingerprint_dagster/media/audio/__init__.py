@@ -1,0 +1,76 @@
+"""The audio content type: sound files and the soundtracks of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fingerprint_dagster.content import Fingerprint, Match, Sketch, Value
+from fingerprint_dagster.media.plugin import ContentTypePlugin
+
+if TYPE_CHECKING:
+    from fingerprint_dagster.models import ModelRuntime
+
+
+class AudioPlugin(ContentTypePlugin):
+    """Sound: Chromaprint for looking up and comparing, log-mel modulation vectors for what it misses."""
+
+    name = "audio"
+    extensions = frozenset(
+        {
+            *(
+                ".aac",
+                ".ac3",
+                ".aif",
+                ".aifc",
+                ".aiff",
+                ".amr",
+                ".ape",
+                ".au",
+                ".caf",
+                ".dts",
+                ".eac3",
+                ".flac",
+                ".m4a",
+            ),
+            *(".m4b", ".mka", ".mp2", ".mp3", ".mpc", ".oga", ".ogg", ".opus", ".spx", ".tta", ".w64", ".wav", ".wma"),
+            *(".wv",),
+        }
+    )
+    batch_size = 200
+    versions: ClassVar[Mapping[str, str]] = {
+        "decode": "audio_mono11025_v1",
+        "embed": "logmel_v1",
+        "hash": "chromaprint_v1",
+    }
+
+    def sniff(self, head: bytes) -> str | None:
+        """The media type of sound, and of video containers too: see `decode.sniff_audio`."""
+        from fingerprint_dagster.media.audio.decode import sniff_audio
+
+        return sniff_audio(head)
+
+    def decode(self, path: Path) -> Value:
+        """Mono PCM at 11,025 Hz: see `decode.decode_audio`."""
+        from fingerprint_dagster.media.audio.decode import decode_audio
+
+        return decode_audio(path)
+
+    def embed(self, decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
+        """One vector for every window of 4 s: arrays {"logmel": float32 [k, 256]}."""
+        from fingerprint_dagster.media.audio.sketch import embed_audio
+
+        return embed_audio(decoded, models)
+
+    def hash(self, decoded: Value, embedded: Value) -> Sketch:
+        """The components chromaprint_v1, chromaprint_tokens_v1 and logmel_v1: see `sketch.sketch_audio`."""
+        from fingerprint_dagster.media.audio.sketch import sketch_audio
+
+        return sketch_audio(decoded, embedded)
+
+    def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
+        """Every part of the query found in the reference, in seconds on both sides: see `sketch.match_audio`."""
+        from fingerprint_dagster.media.audio.sketch import match_audio
+
+        return match_audio(query, reference)

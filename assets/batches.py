@@ -1,0 +1,67 @@
+"""What the five stage assets share: their partitions, and how a stage's result is reported to Dagster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from fingerprint_dagster.pipeline import StageResult
+
+BATCHES = dg.DynamicPartitionsDefinition(name="batches")
+# One batch a run: a run of several partitions can report neither their data versions nor their failures apart.
+ONE_BATCH_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+EMBED_POOL = "embed"
+RETRY_TAG = "fingerprint/retry"
+COUNTS = ("computed", "reused", "quarantined")  # What each stage asset says of every batch, among other metadata.
+
+COMMON: dict[str, Any] = {
+    "partitions_def": BATCHES,
+    "backfill_policy": ONE_BATCH_A_RUN,
+    "group_name": "fingerprint",
+    "owners": ["team:fingerprint"],
+    "io_manager_key": "memo_io_manager",
+}
+
+
+def retrying(context: dg.AssetExecutionContext) -> bool:
+    """Whether this run was started to try quarantined contents again."""
+    return context.run.tags.get(RETRY_TAG) == "true"
+
+
+def report(result: StageResult, extra: Mapping[str, Any] | None = None) -> dg.Output[StageResult]:
+    """The result as an asset's output: its data version, and the metadata a person wants to see."""
+    contents = len(result.entries)
+    failures = result.failures
+    metadata: dict[str, Any] = {
+        "contents": contents,
+        "computed": result.computed,
+        "reused": result.reused,
+        "quarantined": len(failures),
+        "seconds": round(result.seconds, 3),
+        "contents_per_second": round(contents / result.seconds, 1) if result.seconds > 0 else 0.0,
+        **(extra or {}),
+    }
+    if failures:
+        counts = Counter((failure.stage, failure.reason, failure.retryable) for failure in failures)
+        metadata["quarantine_reasons"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord({"stage": stage, "reason": reason, "retry can help": retryable, "contents": count})
+                for (stage, reason, retryable), count in counts.most_common(20)
+            ],
+        )
+    return dg.Output(result, data_version=dg.DataVersion(result.data_version), metadata=metadata)
+
+
+def quarantine_check(result: StageResult) -> Iterator[dg.AssetCheckResult]:
+    """The check that warns when contents of the batch are in quarantine."""
+    failures = result.failures
+    yield dg.AssetCheckResult(
+        check_name="nothing_in_quarantine",
+        passed=not failures,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"quarantined": len(failures), "contents": len(result.entries)},
+        description=f"{len(failures)} of {len(result.entries)} contents are in quarantine" if failures else None,
+    )

@@ -1,0 +1,62 @@
+"""Asset `hash`: arrays and vectors to the fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+from fingerprint_dagster.assets.batches import COMMON, report, retrying
+from fingerprint_dagster.assets.decode import decode
+from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
+from fingerprint_dagster.resources import PipelineResource
+
+from fingerprint_dagster import progress
+from fingerprint_dagster.content import Sketch
+from fingerprint_dagster.pipeline import Entry, StageResult, code_version
+
+
+@dg.asset(
+    **COMMON,
+    name="hash",
+    deps=[decode],
+    code_version=code_version("hash"),
+    kinds={"python", "numpy"},
+    description="Makes the fingerprint: perceptual hashes and tokens from the decoded arrays, with the vectors of the "
+    "embed stage and the position of each part.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "no_empty_fingerprints",
+            asset="hash",
+            description="Every fingerprint has at least one row that can be looked up.",
+        )
+    ],
+)
+def hash_(
+    context: dg.AssetExecutionContext, embed: StageResult, pipeline: PipelineResource
+) -> Iterator[dg.Output[StageResult] | dg.AssetCheckResult]:
+    batch = context.partition_key
+    with pipeline.open(retry=retrying(context)) as engine:
+        result = engine.run("hash", embed.entries, progress.reporter(batch, "hash", len(embed.entries)))
+        examples: list[tuple[Entry, Sketch]] = []
+        empty: list[str] = []
+        flat = 0
+        for entry, sketch in engine.sketches(result.passed):
+            if isinstance(sketch, Sketch):
+                if len(examples) < EXAMPLES:
+                    examples.append((entry, sketch))
+                if not any(len(component.values) for component in sketch.components):
+                    empty.append(entry.content.uri)
+                flat += bool(sketch.info.get("low_information"))
+        extra = {"examples": example_table(examples)} if examples else {}
+        extra |= thumbnail_strip(engine, [entry for entry, _ in examples])
+    yield report(result, extra)
+    yield dg.AssetCheckResult(
+        check_name="no_empty_fingerprints",
+        passed=not empty,
+        metadata={
+            "fingerprints": len(result.passed),
+            "empty": len(empty),
+            "low_information": flat,
+            "examples": empty[:5],
+        },
+    )

@@ -1,0 +1,63 @@
+"""Asset `store`: fingerprints into the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+from fingerprint_dagster.assets.batches import COMMON, quarantine_check, report
+from fingerprint_dagster.assets.previews import stored_table
+from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
+
+from fingerprint_dagster import progress
+from fingerprint_dagster.media.registry import content_type
+from fingerprint_dagster.pipeline import StageResult, code_version, recipe
+
+
+@dg.asset(
+    **COMMON,
+    code_version=code_version("store"),
+    kinds={"python", "lancedb"},
+    description="Puts the fingerprints into the store, where copies are found. An upsert by content_id: "
+    "storing a batch again changes nothing.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "all_stored_or_quarantined",
+            asset="store",
+            description="Every registered content of the batch is in the store or in quarantine; none is lost.",
+        ),
+        dg.AssetCheckSpec("nothing_in_quarantine", asset="store", description="How many contents of the batch failed."),
+    ],
+)
+def store(
+    context: dg.AssetExecutionContext,
+    hash: StageResult,
+    pipeline: PipelineResource,
+    fingerprints: StoreResource,
+    catalog: CatalogResource,
+) -> Iterator[dg.Output[StageResult] | dg.AssetCheckResult]:
+    batch = context.partition_key
+    index = fingerprints.open()
+    register = catalog.open()
+    with pipeline.open() as engine:
+        result = engine.store(index, hash.entries, progress.reporter(batch, "store", len(hash.entries)))
+    register.record(batch, result.failures)
+    yield report(result, {"store": fingerprints.uri, **stored_table(result)})
+
+    registered = {content.content_id: content.content_type for content in register.members(batch)}
+    stored = index.keys(list(registered))
+    quarantined = {failure.content_id for failure in result.failures}
+    lost = [content_id for content_id in registered if content_id not in stored and content_id not in quarantined]
+    if not lost and registered:
+        register.stored(batch, recipe(content_type(next(iter(registered.values())))))
+    yield dg.AssetCheckResult(
+        check_name="all_stored_or_quarantined",
+        passed=not lost,
+        metadata={
+            "registered": len(registered),
+            "stored": len(stored),
+            "quarantined": len(quarantined),
+            "lost": lost[:20],
+        },
+    )
+    yield from quarantine_check(result)

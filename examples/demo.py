@@ -1,0 +1,167 @@
+"""The demo: real pictures, sound, video and text, edited copies of them, and what the system finds.
+
+Run by `make demo`. Everything it makes lies in the folder .demo; run again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+DEMO = Path(".demo")
+ORIGINALS = DEMO / "media" / "originals"
+COPIES = DEMO / "media" / "copies"
+PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
+            "retina.jpg", "rocket.jpg")  # fmt: skip
+
+
+def main() -> None:
+    """Make the media, fingerprint them with the main job, and ask for every copy what it is a copy of."""
+    make_media()
+    environment = os.environ | {"FINGERPRINT_HOME": str((DEMO / "home").absolute())}
+    command = [sys.executable, "-m", "fingerprint_dagster"]
+    subprocess.run([*command, "run", str(ORIGINALS), str(COPIES)], env=environment, check=True)
+    answers = subprocess.run(
+        [*command, "query", str(COPIES), "--top", "1", "--json"], env=environment, check=False, capture_output=True
+    )
+    sys.stderr.buffer.write(answers.stderr)
+    show([json.loads(line) for line in answers.stdout.splitlines()])
+    print_next_steps()
+
+
+def make_media() -> None:
+    """Real media from two packages, and edited copies of them."""
+    import iscc_samples
+    import skimage
+
+    ORIGINALS.mkdir(parents=True, exist_ok=True)
+    COPIES.mkdir(parents=True, exist_ok=True)
+    pictures = Path(skimage.__file__).parent / "data"
+    samples = Path(iscc_samples.__file__).parent / "files"
+    for source in [pictures / name for name in PICTURES] + [
+        samples / "audio" / "demo.mp3",
+        samples / "video" / "demo.mp4",
+        samples / "text" / "demo.txt",
+        samples / "text" / "demo.md",
+    ]:
+        _once(ORIGINALS / source.name, lambda target, source=source: shutil.copy(source, target))
+
+    _picture("astronaut, JPEG quality 20.jpg", "astronaut.png", lambda image: image, quality=20)
+    _picture("chelsea, a third of the size.webp", "chelsea.png", lambda image: ImageOps.scale(image, 1 / 3))
+    _picture("coffee, grey.png", "coffee.png", lambda image: image.convert("L"))
+    _picture("rocket, mirrored.jpg", "rocket.jpg", ImageOps.mirror)
+    _picture("retina, darker.jpg", "retina.jpg", lambda image: image.point(lambda value: int(value * 0.7)))
+    _picture("motorcycle, borders cut.jpg", "motorcycle_left.png", lambda image: ImageOps.crop(image, 40))
+    _once(COPIES / "10 seconds of the song.opus", lambda target: _excerpt_audio("demo.mp3", target, 12.0, 22.0))
+    _once(COPIES / "20 seconds of the film, small.mp4", lambda target: _excerpt_video("demo.mp4", target, 15.0, 35.0))
+    _once(COPIES / "the text, words changed.txt", _edit_text)
+    _once(COPIES / "a broken picture.jpg", lambda target: target.write_bytes(b"\xff\xd8\xff\xe0 cut off"))
+
+
+def _once(target: Path, make: Callable[[Path], object]) -> None:
+    """Make a file unless it is there, so that the demo is quick the second time and nothing looks changed."""
+    if not target.exists():
+        temporary = target.with_name(f".{target.name}")
+        make(temporary)
+        temporary.replace(target)
+
+
+def _picture(name: str, original: str, edit: Callable[[Image.Image], Image.Image], *, quality: int = 85) -> None:
+    def make(target: Path) -> None:
+        with Image.open(ORIGINALS / original) as image:
+            edit(image.convert("RGB")).save(target, format=Image.registered_extensions()[target.suffix], quality=quality)
+
+    _once(COPIES / name, make)
+
+
+def _excerpt_audio(original: str, target: Path, start: float, end: float) -> None:
+    with av.open(str(ORIGINALS / original)) as source, av.open(str(target), "w", format="ogg") as out:
+        stream = out.add_stream("libopus", rate=48000, layout="stereo", bit_rate=48_000)
+        resampler = av.AudioResampler(format="s16", layout="stereo", rate=48000)
+        for frame in source.decode(audio=0):
+            if frame.time is not None and start <= frame.time < end:
+                for piece in resampler.resample(frame):
+                    piece.pts = None
+                    out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+
+
+def _excerpt_video(original: str, target: Path, start: float, end: float) -> None:
+    with av.open(str(ORIGINALS / original)) as source, av.open(str(target), "w", format="mp4") as out:
+        rate = source.streams.video[0].average_rate
+        stream = out.add_stream("libx264", rate=rate, options={"crf": "30"})
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        for frame in source.decode(video=0):
+            if frame.time is not None and start <= frame.time < end:
+                small = frame.reformat(320, 180, "yuv420p")
+                small.pts = None
+                out.mux(stream.encode(small))
+        out.mux(stream.encode(None))
+
+
+def _edit_text(target: Path) -> None:
+    words = (ORIGINALS / "demo.txt").read_text(encoding="utf-8").split()
+    changed = np.random.default_rng(1).choice(len(words), len(words) // 50, replace=False)
+    for index in changed:
+        words[index] = words[index].upper() + "x"
+    target.write_text(" ".join(words), encoding="utf-8")
+
+
+def show(answers: list[dict[str, object]]) -> None:
+    """A table of every copy: what it is a copy of, how sure, and where."""
+    table = Table("copy", "is a copy of", "score", "where in the copy", "where in the original", "by", box=box.SIMPLE_HEAD)
+    for answer in answers:
+        name = _name(str(answer["query"]))
+        for match in answer["matches"]:  # type: ignore[attr-defined]
+            table.add_row(
+                name,
+                _name(match["uri"]),
+                f"{match['score']:.3f}",
+                _where(match["query_range"], match["content_type"]),
+                _where(match["reference_range"], match["content_type"]),
+                match["evidence"],
+            )
+        if not answer["matches"]:
+            error = answer.get("error")
+            reason = error["reason"] if isinstance(error, dict) else "no copy found"
+            table.add_row(name, f"[yellow]{reason}[/]", "", "", "", "")
+    Console(width=max(120, Console().width)).print(table)
+
+
+def _name(uri: str) -> str:
+    from fingerprint_dagster.sources.uri import file_path
+
+    return file_path(uri).name
+
+
+def _where(span: list[float] | None, content_type: str) -> str:
+    if span is None:
+        return "all of it"
+    return f"{span[0]:.0f}-{span[1]:.0f} characters" if content_type == "text" else f"{span[0]:.1f}-{span[1]:.1f} s"
+
+
+def print_next_steps() -> None:
+    """Where everything lies, and how to go on."""
+    home = DEMO / "home"
+    Console().print(
+        f"Fingerprints: {home / 'index'}   stage results: {home / 'memo'}   Dagster runs: {home / 'dagster'}\n"
+        f"Open the Dagster UI on them:  make ui   (then http://127.0.0.1:3000)\n"
+        f"Ask about a file of yours:    FINGERPRINT_HOME={home} .venv/bin/fingerprint query FILE",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

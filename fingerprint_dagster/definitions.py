@@ -1,0 +1,64 @@
+"""The Dagster code location: assets, resources, jobs, schedule and sensors, put together from the settings."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from fingerprint_dagster import resources
+from fingerprint_dagster.assets import STAGE_ASSETS
+from fingerprint_dagster.jobs.arrivals import inbox_sensor, list_sensor, rescan_schedule
+from fingerprint_dagster.jobs.fingerprint import JOB, executor, fingerprint_job
+from fingerprint_dagster.settings import Settings, get_settings
+
+
+def build_resources(settings: Settings) -> dict[str, object]:
+    """Every resource, configured from the settings. Their config can be changed for a run in Dagster's launchpad."""
+    memo = resources.MemoResource(
+        uri=settings.memo_uri, max_bytes=settings.memo_max_bytes, ttl_seconds=settings.memo_ttl_seconds
+    )
+    fetcher = resources.FetcherResource(
+        blobs=str(settings.home / "blobs"),
+        blobs_max_bytes=settings.blobs_max_bytes,
+        timeout_seconds=settings.timeout_seconds,
+        max_content_bytes=settings.max_content_bytes,
+        ipfs_gateway=settings.ipfs_gateway,
+    )
+    models = resources.GpuModelResource(
+        device=settings.device, precision=settings.precision, batch_size=settings.batch_size
+    )
+    return {
+        "catalog": resources.CatalogResource(home=str(settings.home)),
+        "fetcher": fetcher,
+        "memo": memo,
+        "memo_io_manager": resources.MemoIOManager(memo=memo, results=str(settings.home / "results")),
+        "models": models,
+        "pipeline": resources.PipelineResource(
+            fetcher=fetcher,
+            memo=memo,
+            models=models,
+            workers=settings.worker_count,
+            timeout_seconds=settings.timeout_seconds,
+            decode_memory_bytes=settings.decode_memory_bytes,
+        ),
+        "fingerprints": resources.StoreResource(uri=settings.store_uri),
+    }
+
+
+def build_definitions(settings: Settings) -> dg.Definitions:
+    """Everything Dagster is told, for these settings. Tests and notebooks call it with their own."""
+    return dg.Definitions(
+        assets=STAGE_ASSETS,
+        resources=build_resources(settings),
+        jobs=[fingerprint_job],
+        sensors=[inbox_sensor, list_sensor],
+        schedules=[rescan_schedule],
+        executor=executor,
+    )
+
+
+defs = build_definitions(get_settings())
+
+
+def resolved_job() -> dg.JobDefinition:
+    """The fingerprint job with its resources: what run processes rebuild by name."""
+    return defs.resolve_job_def(JOB)

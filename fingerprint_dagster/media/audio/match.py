@@ -1,0 +1,185 @@
+"""Where two sounds are the same: every alignment of two Chromaprints, without chance.
+
+The idea is Chromaprint's own matcher: equal items vote for the shift between the two sounds, and along a shift the
+bit errors of the items are averaged. It differs in that all shifts with enough votes are looked at, not only the
+best one, that nothing is random, and that items without information are no evidence.
+
+Measured on 59 tracks of game music (5 h) by four authors and on transcodes, noise and excerpts of them; bit errors of
+32 per item, where two independent items differ in 16:
+
+- Copies: MP3, Opus and Vorbis of 24 to 128 kbit/s cut at any sample: 0.3 to 3.6 on average.
+- Unrelated, the best stretch at any shift of 260 pairs: 16 items 5.3, 24 items 5.7, 40 items 7.1, 80 items 10.1.
+- Bits that change from one item to the next: music 2.6 to 5.3 (5 % to 95 %), silence and steady tones 0, white
+  noise 1.7. Two recordings of white noise differ in only 3.4 bits, so noise must not count either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fingerprint_dagster.media.audio.chromaprint import ITEM_SECONDS, ITEM_SPAN_SECONDS
+
+CHANCE_ERROR = 16.0  # bit errors of two independent items
+INFORMATIVE_CHANGE = 2.2  # bits per item: between white noise and music
+INFORMATIVE_WINDOW = 32  # items over which it is averaged
+
+RUN_ERROR = 9.0  # an alignment holds while its smoothed bit error is below this: half way from a copy to chance
+RUN_WINDOW = 16  # items of the smoothing
+MERGED_GAP = 24  # items (3 s): shorter interruptions of one alignment do not end it
+MIN_ITEMS = 16  # informative items of evidence: 4.6 s of sound
+MIN_SHARE = 0.2  # of informative items between the first and the last of them: a few in an hour of rain are no evidence
+MAX_ERROR = 6.0  # mean bit error of a long segment; a short one must be better, see `_allowed_error`
+COVERED_SHARE = 0.7  # of both sides of a segment: explained by better segments, it is an echo of them
+MAX_SEGMENTS = 100
+
+_KEY_SHIFT = np.uint32(20)  # the top 12 bits vote
+_CHUNK = 1024  # query items (127 s) that vote together: more, and chance drowns a short excerpt in a long sound
+_MIN_VOTES = 5
+_MAX_SHIFTS = 48  # looked at for each chunk
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Items query_start.. and reference_start.., `items` of them, are the same sound at a mean bit error of `error`."""
+
+    query_start: int
+    reference_start: int
+    items: int
+    error: float
+    evidence: float
+
+    @property
+    def score(self) -> float:
+        """1 for equal bits, 0 for chance."""
+        return min(1.0, max(0.0, 1 - self.error / CHANCE_ERROR))
+
+    @property
+    def query_range(self) -> tuple[float, float]:
+        """Start and end in seconds."""
+        return _seconds(self.query_start, self.items)
+
+    @property
+    def reference_range(self) -> tuple[float, float]:
+        """Start and end in seconds."""
+        return _seconds(self.reference_start, self.items)
+
+
+def informative(items: np.ndarray) -> np.ndarray:
+    """Which items (uint32 [m]) tell one sound from another: not silence, a steady tone or plain noise; bool [m]."""
+    changed = np.bitwise_count(items[1:] ^ items[:-1])
+    total = np.concatenate(([0], np.cumsum(changed, dtype=np.int64)))
+    here = np.arange(len(items))
+    first = np.maximum(here - INFORMATIVE_WINDOW // 2, 0)
+    end = np.minimum(here + INFORMATIVE_WINDOW // 2, len(changed))
+    result: np.ndarray = total[end] - total[first] >= INFORMATIVE_CHANGE * np.maximum(end - first, 1)
+    return result
+
+
+def align(query: np.ndarray, reference: np.ndarray) -> list[Segment]:
+    """Every part of the query that is also in the reference (Chromaprint items, uint32 [m] and [k]); best first.
+
+    Best is what agrees in the most bits: long before exact. A part that occurs several times is found as often.
+    """
+    useful = informative(query), informative(reference)
+    found: list[Segment] = []
+    for shift in _shifts(query, reference, *useful):
+        found += _segments_at(shift, query, reference, *useful)
+    found.sort(key=lambda s: (-s.evidence, s.query_start, s.reference_start))
+
+    kept: list[Segment] = []
+    query_covered, reference_covered = np.zeros(len(query), bool), np.zeros(len(reference), bool)
+    for segment in found:
+        q = query_covered[segment.query_start : segment.query_start + segment.items]
+        r = reference_covered[segment.reference_start : segment.reference_start + segment.items]
+        if min(q.mean(), r.mean()) < COVERED_SHARE:
+            q[:] = r[:] = True
+            kept.append(segment)
+    return kept[:MAX_SEGMENTS]
+
+
+def _shifts(
+    query: np.ndarray, reference: np.ndarray, query_useful: np.ndarray, reference_useful: np.ndarray
+) -> list[int]:
+    """Reference index less query index of alignments worth a look: many items with equal top bits vote for them."""
+    where = np.flatnonzero(reference_useful)
+    keys = reference[where] >> _KEY_SHIFT
+    order = np.argsort(keys, kind="stable")
+    keys, where = keys[order], where[order]
+    shifts: set[int] = set()
+    for start in range(0, len(query), _CHUNK):
+        asked = start + np.flatnonzero(query_useful[start : start + _CHUNK])
+        asked_keys = query[asked] >> _KEY_SHIFT
+        first, end = np.searchsorted(keys, asked_keys, "left"), np.searchsorted(keys, asked_keys, "right")
+        equal = end - first
+        # Every pair of an asked item and a reference item with its key, one after the other.
+        pair = np.arange(equal.sum()) - np.repeat(np.cumsum(equal) - equal, equal)
+        shift = where[np.repeat(first, equal) + pair] - np.repeat(asked, equal)
+        lowest = -len(query)
+        votes = np.bincount(shift - lowest, minlength=len(query) + len(reference) + 1)
+        votes[1:-1] += votes[:-2] + votes[2:]  # a copy cut between two items votes for both neighbours
+        chosen = np.flatnonzero(votes >= _MIN_VOTES)
+        if len(chosen) > _MAX_SHIFTS:
+            chosen = chosen[np.argsort(-votes[chosen], kind="stable")[:_MAX_SHIFTS]]
+        shifts.update((chosen + lowest).tolist())
+    return sorted(shifts)
+
+
+def _segments_at(
+    shift: int, query: np.ndarray, reference: np.ndarray, query_useful: np.ndarray, reference_useful: np.ndarray
+) -> list[Segment]:
+    """The stretches that are the same when reference item i + shift is laid on query item i."""
+    start, end = max(0, -shift), min(len(query), len(reference) - shift)
+    if end - start < MIN_ITEMS:
+        return []
+    errors = np.bitwise_count(query[start:end] ^ reference[start + shift : end + shift]).astype(np.int64)
+    useful = query_useful[start:end] | reference_useful[start + shift : end + shift]
+    segments = []
+    for first, last in _runs(_moving_mean(errors, RUN_WINDOW) < RUN_ERROR):
+        first, last = _trimmed(errors, first, last)
+        here = np.flatnonzero(useful[first:last])
+        if len(here) < MIN_ITEMS or len(here) < MIN_SHARE * (here[-1] - here[0] + 1):
+            continue
+        error = float(errors[first:last][here].mean())
+        if error <= _allowed_error(len(here)):
+            evidence = (CHANCE_ERROR - error) * len(here)
+            segments.append(Segment(start + first, start + first + shift, last - first, error, evidence))
+    return segments
+
+
+def _allowed_error(items: int) -> float:
+    """Chance offers the better stretches the shorter they are: 3.5 bits at 16 items, 6 from 96 items (14.5 s) on."""
+    return min(MAX_ERROR, 3 + items / 32)
+
+
+def _runs(below: np.ndarray) -> list[tuple[int, int]]:
+    """Start and end of each stretch of True, over gaps shorter than MERGED_GAP."""
+    edges = np.flatnonzero(np.diff(below.astype(np.int8), prepend=0, append=0))
+    starts, ends = edges[::2], edges[1::2]
+    if len(starts) == 0:
+        return []
+    apart = starts[1:] - ends[:-1] >= MERGED_GAP
+    starts = starts[np.concatenate(([True], apart))]
+    ends = ends[np.concatenate((apart, [True]))]
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def _trimmed(errors: np.ndarray, first: int, last: int) -> tuple[int, int]:
+    """Without the ends that look across the edge of the copy: they err more than most items of the run."""
+    run = errors[first:last]
+    good = np.flatnonzero(run <= np.median(run) + 2)
+    return first + int(good[0]), first + int(good[-1]) + 1
+
+
+def _moving_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Mean of up to `width` values around each one; at the ends, of those that exist."""
+    total = np.concatenate(([0], np.cumsum(values)))
+    here = np.arange(len(values))
+    first, end = np.maximum(here - width // 2, 0), np.minimum(here + width // 2, len(values))
+    mean: np.ndarray = (total[end] - total[first]) / (end - first)
+    return mean
+
+
+def _seconds(start: int, items: int) -> tuple[float, float]:
+    return start * ITEM_SECONDS, (start + items - 1) * ITEM_SECONDS + ITEM_SPAN_SECONDS

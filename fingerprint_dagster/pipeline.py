@@ -1,0 +1,556 @@
+"""The way of one content: download, decode, embed, hash. Pure, versioned, memoised stages over batches of contents.
+
+Each value's memo key is made of the stage, its version and parameters, and the keys of what it is made from; the first
+of the chain is the SHA-256 of the content's bytes. So all keys of a content are known as soon as its bytes are: a
+fingerprint that is in the memo is found without decoding, equal bytes under two URIs are worked on once, and a new
+version of one stage changes its own key and those below, never those above.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from fingerprint_dagster import codec
+from fingerprint_dagster.content import Content, Failure, Fingerprint, Sketch, Value
+from fingerprint_dagster.errors import ContentError, FingerprintError
+from fingerprint_dagster.media.plugin import ContentTypePlugin
+from fingerprint_dagster.media.registry import content_type, content_types
+from fingerprint_dagster.memo import Memo, open_memo
+from fingerprint_dagster.sources import Fetcher
+from fingerprint_dagster.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from fingerprint_dagster.index.store import Store
+    from fingerprint_dagster.models import ModelRuntime
+    from fingerprint_dagster.settings import Settings
+
+STAGES = ("download", "decode", "embed", "hash", "store")
+DOWNLOAD_VERSION = "sha256_v1"
+STORE_VERSION = "store_v1"
+
+# How much is held in memory at once: values of one chunk of a stage, whatever the size of the batch.
+CHUNK_CONTENTS = 64
+CHUNK_BYTES = 64 << 20
+DOWNLOAD_THREADS = 16
+
+Outcome = Value | ContentError
+Progress = Callable[[int], None]
+Item = TypeVar("Item")
+
+
+def no_progress(done: int) -> None:
+    """For callers that do not watch."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One content on its way through the stages of a batch.
+
+    digest, size, media_type: known from the download stage on. key: the memo key of its value in the latest stage.
+    failure: why it went no further; the later stages pass it on untouched.
+    """
+
+    content: Content
+    key: str = ""
+    digest: str = ""
+    size: int = 0
+    media_type: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage made of one batch: an entry for every content, failed or not, in the batch's order.
+
+    computed: contents worked on now, failed ones too. reused: contents whose result was there already: in the memo, in
+    the store, or made for equal bytes in the same batch. seconds: wall time.
+    """
+
+    stage: str
+    entries: tuple[Entry, ...]
+    computed: int
+    reused: int
+    seconds: float
+
+    @cached_property
+    def data_version(self) -> str:
+        """A digest of the results: equal if and only if every content has the same value or the same failure."""
+        digest = hashlib.blake2b(digest_size=16)
+        for entry in self.entries:
+            outcome = entry.key if entry.failure is None else f"{entry.failure.stage}: {entry.failure.reason}"
+            digest.update(f"{entry.content.content_id}\0{outcome}\0".encode())
+        return digest.hexdigest()
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The contents that are in quarantine, from this stage or one before it."""
+        return [entry.failure for entry in self.entries if entry.failure is not None]
+
+    @property
+    def passed(self) -> list[Entry]:
+        """The entries that have a value."""
+        return [entry for entry in self.entries if entry.failure is None]
+
+
+def memo_key(stage: str, plugin: ContentTypePlugin, *inputs: str) -> str:
+    """The key of a stage's value: 32 hexadecimal digits over stage, content type, version, parameters and inputs."""
+    version = DOWNLOAD_VERSION if stage == "download" else plugin.versions[stage]
+    parts = [stage, plugin.name, version, plugin.parameters.get(stage, {}), *inputs]
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def value_key(stage: str, plugin: ContentTypePlugin, digest: str) -> str:
+    """The key of the value that `stage` (decode, embed or hash) makes of the bytes with that SHA-256."""
+    decode = memo_key("decode", plugin, digest)
+    if stage == "decode":
+        return decode
+    embed = memo_key("embed", plugin, decode)
+    return embed if stage == "embed" else memo_key("hash", plugin, decode, embed)
+
+
+def code_version(stage: str) -> str:
+    """The version of a stage over all content types, for people and for Dagster: `audio=..., image=...`."""
+    if stage in ("download", "store"):
+        return DOWNLOAD_VERSION if stage == "download" else STORE_VERSION
+    parts = []
+    for plugin in content_types().values():
+        parameters = plugin.parameters.get(stage)
+        suffix = f"{json.dumps(dict(parameters), sort_keys=True)}" if parameters else ""
+        parts.append(f"{plugin.name}={plugin.versions[stage]}{suffix}")
+    return ", ".join(sorted(parts))
+
+
+def recipe(plugin: ContentTypePlugin) -> str:
+    """A digest of every stage version of a content type: a batch stored under it is up to date."""
+    return memo_key("hash", plugin, value_key("hash", plugin, ""), DOWNLOAD_VERSION, STORE_VERSION)
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """What a worker process is told of one content. `send_back`: return the value's bytes, not just keep them."""
+
+    plugin: str
+    uri: str
+    digest: str
+    key: str
+    send_back: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one content may cost."""
+
+    timeout_seconds: float = 60.0
+    decode_memory_bytes: int = 8 << 30
+
+
+def fetcher_of(settings: Settings) -> Fetcher:
+    """The fetcher that the settings describe."""
+    return Fetcher(
+        settings.home / "blobs",
+        timeout_seconds=settings.timeout_seconds,
+        max_bytes=settings.max_content_bytes,
+        ipfs_gateway=settings.ipfs_gateway,
+    )
+
+
+def memo_of(settings: Settings) -> Memo:
+    """The memo that the settings describe."""
+    return open_memo(settings.memo_uri, max_bytes=settings.memo_max_bytes, ttl_seconds=settings.memo_ttl_seconds)
+
+
+def decode_worker(fetcher: Fetcher, memo: Memo | None) -> Callable[[DecodeTask], bytes | None]:
+    """The work of a decoding process; see `WorkerPool`.
+
+    Large arrays go into the memo, not through the pipe, unless the memo is one that this process cannot see (None).
+    """
+
+    def do(task: DecodeTask) -> bytes | None:
+        plugin = content_type(task.plugin)
+        data = codec.encode(plugin.decode(fetcher.open(task.uri, task.digest)))
+        if memo is None:
+            return data
+        memo.put_many("decode", [(task.key, data)])
+        return data if task.send_back else None
+
+    return do
+
+
+class Pipeline:
+    """Runs stages over contents through the memo. The one engine behind the Dagster assets, the CLI and queries.
+
+    Not for several threads at once. Close it (or use it as a context manager) to end its worker processes.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        memo: Memo,
+        models: ModelRuntime,
+        *,
+        workers: int,
+        limits: Limits,
+        retry: bool = False,
+    ) -> None:
+        """workers: decoding processes. retry: try again what failed for good before (`quarantine --retry`)."""
+        self.fetcher = fetcher
+        self.memo = memo
+        self.models = models
+        self.workers = workers
+        self.limits = limits
+        self.retry = retry
+        self._pool: WorkerPool[DecodeTask, bytes | None] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, models: ModelRuntime | None = None) -> Pipeline:
+        """A pipeline with the memo, the fetcher and the device that the settings name."""
+        from fingerprint_dagster.models import ModelRuntime
+
+        return cls(
+            fetcher_of(settings),
+            memo_of(settings),
+            models or ModelRuntime(settings.device, settings.precision, settings.batch_size),
+            workers=settings.worker_count,
+            limits=Limits(settings.timeout_seconds, settings.decode_memory_bytes),
+        )
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes. The pipeline can be used again; they start anew."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    # ------------------------------------------------------------------ the stages, over one batch
+
+    def download(self, contents: Sequence[Content], progress: Progress = no_progress) -> StageResult:
+        """Fetch every content, and check that its bytes are what its content type says.
+
+        The memo remembers uri + validator -> digest, so unchanged content is neither fetched nor hashed again.
+        Failures are never remembered: the file or the server may be back.
+        """
+        started = time.monotonic()
+        entries: list[Entry] = []
+        computed = 0
+        with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
+            for chunk in _chunks(contents, CHUNK_CONTENTS * 4):
+                keys = [self._download_key(content) for content in chunk]
+                known = self.memo.get_many(keys)
+                outcomes = list(threads.map(self._download, chunk, [known.get(key) for key in keys]))
+                fresh = []
+                for content, key, outcome in zip(chunk, keys, outcomes, strict=True):
+                    if isinstance(outcome, ContentError):
+                        entries.append(_failed(Entry(content), "download", outcome))
+                        continue
+                    entries.append(Entry(content, key, **outcome.info))
+                    if key not in known:
+                        fresh.append((key, codec.encode(outcome)))
+                self.memo.put_many("download", fresh)
+                computed += len(fresh)
+                progress(len(entries))
+        passed = sum(entry.failure is None for entry in entries)
+        return StageResult("download", tuple(entries), computed, passed - computed, time.monotonic() - started)
+
+    def run(self, stage: str, entries: Sequence[Entry], progress: Progress = no_progress) -> StageResult:
+        """Run decode, embed or hash over the entries of the stage before. All are of one content type.
+
+        Equal bytes are worked on once. A failure that no retry can help is remembered like a value.
+        """
+        started = time.monotonic()
+        pending = {entry.digest: entry for entry in reversed(entries) if entry.failure is None}
+        total = sum(entry.failure is None for entry in entries)
+        keys: dict[str, str] = {}
+        errors: dict[str, ContentError] = {}
+        if pending:
+            plugin = _plugin(entries)
+            keys = {digest: value_key(stage, plugin, digest) for digest in pending}
+            found = self.memo.contains(list(keys.values()))
+            refused = {} if self.retry else self.memo.get_many([_refusal(key) for key in keys.values()])
+            for digest, key in keys.items():
+                if _refusal(key) in refused:
+                    errors[digest] = ContentError(refused[_refusal(key)].decode())
+                if digest in errors or key in found:
+                    del pending[digest]
+            done = len(entries) - len(pending)
+            progress(done)
+            for digest, outcome in self._make(stage, plugin, list(pending.values())):
+                done += 1
+                progress(done)
+                if isinstance(outcome, ContentError):
+                    errors[digest] = outcome
+        results = []
+        for entry in entries:
+            if entry.failure is not None:
+                results.append(entry)
+            elif entry.digest in errors:
+                results.append(_failed(entry, stage, errors[entry.digest]))
+            else:
+                results.append(replace(entry, key=keys[entry.digest]))
+        return StageResult(stage, tuple(results), len(pending), total - len(pending), time.monotonic() - started)
+
+    def store(self, store: Store, entries: Sequence[Entry], progress: Progress = no_progress) -> StageResult:
+        """Put the fingerprints of the hash stage into the store; those that are there already are left alone."""
+        started = time.monotonic()
+        stored = store.keys([entry.content.content_id for entry in entries if entry.failure is None])
+        results: list[Entry] = []
+        computed = 0
+        for chunk in _chunks(entries, CHUNK_CONTENTS * 4):
+            keyed = [entry if entry.failure else replace(entry, key=_store_key(entry)) for entry in chunk]
+            todo = [
+                (before, after)
+                for before, after in zip(chunk, keyed, strict=True)
+                if after.failure is None and stored.get(after.content.content_id) != after.key
+            ]
+            if todo:
+                sketches = self._values("hash", _plugin(chunk), [before for before, _ in todo])
+                fingerprints = []
+                for _, after in todo:
+                    sketch = sketches[after.digest]
+                    if isinstance(sketch, ContentError):
+                        keyed[keyed.index(after)] = _failed(after, "hash", sketch)
+                    else:
+                        fingerprints.append(_fingerprint(after, codec.value_to_sketch(sketch)))
+                store.put(fingerprints)
+                computed += len(fingerprints)
+            results.extend(keyed)
+            progress(len(results))
+        passed = sum(entry.failure is None for entry in results)
+        return StageResult("store", tuple(results), computed, passed - computed, time.monotonic() - started)
+
+    # ------------------------------------------------------------------ values
+
+    def sketches(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sketch | ContentError]]:
+        """The sketches of entries that passed the hash stage, in order, computed again where they were evicted."""
+        for chunk in _chunks(entries, CHUNK_CONTENTS):
+            values = self._values("hash", _plugin(chunk), chunk)
+            for entry in chunk:
+                value = values[entry.digest]
+                yield entry, value if isinstance(value, ContentError) else codec.value_to_sketch(value)
+
+    def decoded(self, entries: Sequence[Entry]) -> list[Value]:
+        """The decoded arrays of a few entries, as far as the memo still has them."""
+        keys = [value_key("decode", _plugin(entries), entry.digest) for entry in entries]
+        found = self.memo.get_many(keys)
+        return [codec.decode(found[key]) for key in keys if key in found]
+
+    def fingerprints(self, contents: Sequence[Content]) -> list[Fingerprint | Failure]:
+        """Fingerprint contents of any types from download to hash, in order, without storing them."""
+        results: dict[str, Fingerprint | Failure] = {}
+        by_type: dict[str, list[Content]] = {}
+        for content in contents:
+            by_type.setdefault(content.content_type, []).append(content)
+        for group in by_type.values():
+            result = self.download(group)
+            for stage in ("decode", "embed", "hash"):
+                result = self.run(stage, result.entries)
+            for failure in result.failures:
+                results[failure.content_id] = failure
+            for entry, sketch in self.sketches(result.passed):
+                content_id = entry.content.content_id
+                if isinstance(sketch, ContentError):
+                    results[content_id] = Failure.of(entry.content, "hash", sketch)
+                else:
+                    results[content_id] = _fingerprint(replace(entry, key=_store_key(entry)), sketch)
+        return [results[content.content_id] for content in contents]
+
+    def _values(self, stage: str, plugin: ContentTypePlugin, entries: Sequence[Entry]) -> dict[str, Outcome]:
+        """Digest -> value, from the memo, or made again from upstream where the memo no longer has it."""
+        keys = {entry.digest: value_key(stage, plugin, entry.digest) for entry in entries}
+        found = self.memo.get_many(list(keys.values()))
+        values: dict[str, Outcome] = {digest: codec.decode(found[key]) for digest, key in keys.items() if key in found}
+        missing = {entry.digest: entry for entry in entries if entry.digest not in values}
+        for digest, outcome in self._make(stage, plugin, list(missing.values()), send_back=True):
+            assert outcome is not None
+            values[digest] = outcome
+        return values
+
+    def _make(
+        self, stage: str, plugin: ContentTypePlugin, entries: Sequence[Entry], *, send_back: bool = False
+    ) -> Iterator[tuple[str, Outcome | None]]:
+        """Compute the stage's value for entries of distinct digests, put it into the memo, and yield it by digest.
+
+        With send_back False the decode stage yields None for a success: its arrays stay in the memo.
+        """
+        make = {"decode": self._decode, "embed": self._embed, "hash": self._hash}[stage]
+        for digest, outcome in make(plugin, entries, send_back):
+            if isinstance(outcome, ContentError):
+                outcome.stage = outcome.stage or stage
+                if not outcome.retryable and outcome.stage == stage:
+                    key = value_key(stage, plugin, digest)
+                    self.memo.put_many(stage, [(_refusal(key), outcome.reason.encode())])
+            yield digest, outcome
+
+    def _decode(
+        self, plugin: ContentTypePlugin, entries: Sequence[Entry], send_back: bool
+    ) -> Iterator[tuple[str, Outcome | None]]:
+        if not entries:
+            return
+        if self._pool is None:
+            self._pool = WorkerPool(
+                decode_worker,
+                (self.fetcher, self.memo if self.memo.shared else None),
+                count=self.workers,
+                timeout_seconds=self.limits.timeout_seconds,
+                memory_bytes=self.limits.decode_memory_bytes,
+            )
+        tasks = (
+            DecodeTask(
+                plugin.name, entry.content.uri, entry.digest, value_key("decode", plugin, entry.digest), send_back
+            )
+            for entry in entries
+        )
+        for task, answer in self._pool.map(tasks):
+            if isinstance(answer, bytes) and not self.memo.shared:
+                self.memo.put_many("decode", [(task.key, answer)])
+            yield task.digest, codec.decode(answer) if isinstance(answer, bytes) else answer
+
+    def _embed(
+        self, plugin: ContentTypePlugin, entries: Sequence[Entry], _: bool
+    ) -> Iterator[tuple[str, Outcome | None]]:
+        for values in self._chunks_of_values(plugin, entries, ("decode",)):
+            good = {digest: decoded for digest, (decoded,) in values.items() if isinstance(decoded, Value)}
+            outcomes = _each(lambda batch: plugin.embed(batch, self.models), list(good.values()))
+            yield from self._keep("embed", plugin, values, dict(zip(good, outcomes, strict=True)))
+
+    def _hash(
+        self, plugin: ContentTypePlugin, entries: Sequence[Entry], _: bool
+    ) -> Iterator[tuple[str, Outcome | None]]:
+        def sketch(pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
+            return [codec.sketch_to_value(plugin.hash(decoded, embedded)) for decoded, embedded in pairs]
+
+        for values in self._chunks_of_values(plugin, entries, ("decode", "embed")):
+            good = {
+                digest: (decoded, embedded)
+                for digest, (decoded, embedded) in values.items()
+                if isinstance(decoded, Value) and isinstance(embedded, Value)
+            }
+            yield from self._keep(
+                "hash", plugin, values, dict(zip(good, _each(sketch, list(good.values())), strict=True))
+            )
+
+    def _keep(
+        self,
+        stage: str,
+        plugin: ContentTypePlugin,
+        values: Mapping[str, tuple[Outcome, ...]],
+        outcomes: Mapping[str, Outcome],
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Put what was made into the memo, and yield it; for the others, the error that was met upstream."""
+        self.memo.put_many(
+            stage,
+            [
+                (value_key(stage, plugin, digest), codec.encode(outcome))
+                for digest, outcome in outcomes.items()
+                if isinstance(outcome, Value)
+            ],
+        )
+        for digest, upstream in values.items():
+            yield digest, outcomes.get(digest) or next(each for each in upstream if isinstance(each, ContentError))
+
+    def _chunks_of_values(
+        self, plugin: ContentTypePlugin, entries: Sequence[Entry], stages: tuple[str, ...]
+    ) -> Iterator[dict[str, tuple[Outcome, ...]]]:
+        """Digest -> the values of `stages`, in chunks bounded in number and in bytes."""
+        chunk: dict[str, tuple[Outcome, ...]] = {}
+        size = 0
+        for part in _chunks(entries, 8):
+            columns = [self._values(stage, plugin, part) for stage in stages]
+            for entry in part:
+                row = tuple(column[entry.digest] for column in columns)
+                chunk[entry.digest] = row
+                size += sum(array.nbytes for each in row if isinstance(each, Value) for array in each.arrays.values())
+            if len(chunk) >= CHUNK_CONTENTS or size >= CHUNK_BYTES:
+                yield chunk
+                chunk, size = {}, 0
+        if chunk:
+            yield chunk
+
+    def _download_key(self, content: Content) -> str:
+        validator = self.fetcher.validator(content.uri)
+        return memo_key("download", content_type(content.content_type), content.uri, validator)
+
+    def _download(self, content: Content, known: bytes | None) -> Outcome:
+        if known is not None:
+            return codec.decode(known)
+        try:
+            fetched = self.fetcher.fetch(content.uri)
+            media_type = _recognise(content_type(content.content_type), fetched.head)
+        except ContentError as error:
+            return error
+        return Value({}, {"digest": fetched.digest, "size": fetched.size, "media_type": media_type})
+
+
+def _recognise(plugin: ContentTypePlugin, head: bytes) -> str:
+    """The media type of bytes that `plugin` takes; raises `ContentError` that says what they are instead."""
+    if not head:
+        raise ContentError("the file is empty")
+    media_type = plugin.sniff(head)
+    if media_type is not None:
+        return media_type
+    for other in content_types().values():
+        media_type = other.sniff(head)
+        if media_type is not None:
+            raise ContentError(
+                f"mislabelled: expected {plugin.name}, but the bytes are {media_type}; "
+                f"rename it or register it with content_type={other.name}"
+            )
+    raise ContentError(f"unsupported format: the bytes are no {plugin.name} that can be decoded")
+
+
+def _plugin(entries: Sequence[Entry]) -> ContentTypePlugin:
+    return content_type(entries[0].content.content_type)
+
+
+def _failed(entry: Entry, stage: str, error: ContentError) -> Entry:
+    return replace(entry, key="", failure=Failure.of(entry.content, error.stage or stage, error))
+
+
+def _refusal(key: str) -> str:
+    """The memo key of the reason why the value of `key` cannot be made."""
+    return f"{key}!"
+
+
+def _store_key(entry: Entry) -> str:
+    """The key of a stored fingerprint: the sketch's, and what the record says beside it."""
+    parts = [STORE_VERSION, entry.key, entry.content.uri, dict(entry.content.metadata)]
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _fingerprint(entry: Entry, sketch: Sketch) -> Fingerprint:
+    return Fingerprint(entry.content, entry.digest, entry.size, entry.media_type, entry.key, sketch)
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _each(make: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item]) -> list[Outcome]:
+    """`make(items)`; where it fails, halve until the items at fault stand alone, each with its own error."""
+    if not items:
+        return []
+    try:
+        return list(make(items))
+    except ContentError as error:
+        if len(items) == 1:
+            return [error]
+    except FingerprintError:
+        raise  # A missing model or a wrong setting is no content's fault.
+    except Exception as error:
+        if len(items) == 1:
+            return [ContentError(f"{type(error).__name__}: {error}")]
+    middle = len(items) // 2
+    return _each(make, items[:middle]) + _each(make, items[middle:])

@@ -1,0 +1,200 @@
+"""Processes for work that may crash, hang or eat memory: what is lost is one content, never the batch."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from fingerprint_dagster.errors import ContentError, FingerprintError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+# Imported once by the fork server, so that a worker starts in milliseconds.
+PRELOAD = ["fingerprint_dagster.pipeline", "numpy", "PIL.Image", "av", "safetensors.numpy", "xxhash"]
+_START_SECONDS = 120.0
+# The kernel ends a worker whose parent is gone and whose task does not end.
+_ORPHAN_GRACE_SECONDS = 5.0
+
+
+class WorkerError(FingerprintError):
+    """The workers themselves cannot run: not the fault of any content."""
+
+
+class _Worker(Generic[Task]):
+    """One process, its pipe, and the task it has in hand."""
+
+    def __init__(self, start: Callable[[multiprocessing.connection.Connection], multiprocessing.process.BaseProcess]):
+        ours, theirs = multiprocessing.Pipe()
+        self.pipe = ours
+        self.process = start(theirs)
+        theirs.close()
+        self.task: Task | None = None
+        self.ready = False
+        self.deadline = time.monotonic() + _START_SECONDS
+
+    def give(self, task: Task, seconds: float) -> None:
+        self.task = task
+        self.deadline = time.monotonic() + seconds
+        self.pipe.send(task)
+
+    def end(self) -> int | None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode
+
+
+class WorkerPool(Generic[Task, Result]):
+    """A fixed number of processes that each do one task at a time.
+
+    work: a module-level factory; each process calls `work(*arguments)` once and gets the function that does a task.
+        That function returns a result, or raises `ContentError` for a task that is at fault.
+    count: processes. timeout_seconds: time limit of one task; memory_bytes: address space of one process.
+    Tasks and results travel through a pipe, so they should be small. Use as a context manager, from one thread.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., Callable[[Task], Result]],
+        arguments: tuple[Any, ...],
+        *,
+        count: int,
+        timeout_seconds: float,
+        memory_bytes: int,
+    ) -> None:
+        self.count = count
+        self.timeout_seconds = timeout_seconds
+        self._target = (work, arguments, timeout_seconds, memory_bytes)
+        self._workers: list[_Worker[Task]] = []
+
+    def __enter__(self) -> WorkerPool[Task, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process at once."""
+        while self._workers:
+            self._workers.pop().end()
+
+    def map(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | ContentError]]:
+        """Every task with its result or the error it ended in, in the order of completion.
+
+        Tasks are drawn from the iterable only when a process is free. A crash, a time-out and a result that could
+        not be sent end in a `ContentError` for that task alone. Raises `WorkerError` if processes cannot start.
+        """
+        source = iter(tasks)
+        waiting: deque[Task] = deque()
+        busy = True
+        while busy:
+            for worker in self._workers:
+                if worker.ready and worker.task is None:
+                    task = waiting.popleft() if waiting else next(source, None)
+                    if task is not None:
+                        worker.give(task, self.timeout_seconds)
+            if len(self._workers) < self.count and (task := next(source, None)) is not None:
+                waiting.append(task)
+                self._workers.append(_Worker(self._start))
+                continue
+            yield from self._collect()
+            busy = bool(waiting) or any(worker.task is not None for worker in self._workers)
+            if not busy and (task := next(source, None)) is not None:
+                waiting.append(task)
+                busy = True
+
+    def _collect(self) -> Iterator[tuple[Task, Result | ContentError]]:
+        """Wait until some worker reports, dies or overruns its time, and yield what came of it."""
+        active = [worker for worker in self._workers if worker.task is not None or not worker.ready]
+        if not active:
+            return
+        pause = max(0.0, min(worker.deadline for worker in active) - time.monotonic())
+        reported = multiprocessing.connection.wait([worker.pipe for worker in active], pause)
+        for worker in active:
+            if worker.pipe in reported:
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, OSError):
+                    yield from self._lost(worker, None)
+                    continue
+                if not worker.ready:
+                    worker.ready = True
+                elif worker.task is not None:
+                    task, worker.task = worker.task, None
+                    yield task, message
+            elif time.monotonic() >= worker.deadline:
+                yield from self._lost(worker, f"took longer than {self.timeout_seconds:g} s")
+
+    def _lost(self, worker: _Worker[Task], overrun: str | None) -> Iterator[tuple[Task, ContentError]]:
+        self._workers.remove(worker)
+        code = worker.end()
+        if worker.task is None:
+            raise WorkerError(f"a worker process could not start (exit code {code}); its error is printed above")
+        if overrun is not None:
+            yield worker.task, ContentError(overrun, retryable=True)
+        else:
+            yield worker.task, ContentError(f"the decoder crashed ({_describe(code)})")
+
+    def _start(self, pipe: multiprocessing.connection.Connection) -> multiprocessing.process.BaseProcess:
+        context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        if os.name == "posix":
+            context.set_forkserver_preload(PRELOAD)
+        process = context.Process(target=_serve, args=(pipe, *self._target), daemon=True)
+        process.start()
+        return process
+
+
+def _serve(
+    pipe: multiprocessing.connection.Connection,
+    work: Callable[..., Callable[[Any], Any]],
+    arguments: tuple[Any, ...],
+    timeout_seconds: float,
+    memory_bytes: int,
+) -> None:
+    """The life of a worker process: say ready, then answer tasks until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
+    if os.name == "posix":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    do = work(*arguments)
+    pipe.send("ready")
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            task = pipe.recv()
+            if os.name == "posix":
+                signal.setitimer(signal.ITIMER_REAL, timeout_seconds + _ORPHAN_GRACE_SECONDS)
+            answer: Any
+            try:
+                answer = do(task)
+            except ContentError as error:
+                answer = error
+            except MemoryError:
+                answer = ContentError(f"needs more than the {memory_bytes >> 20} MiB of memory a decoder may use")
+            except Exception as error:
+                answer = ContentError(f"the decoder failed: {type(error).__name__}: {error}")
+            if os.name == "posix":
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            pipe.send(answer)
+
+
+def _describe(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"

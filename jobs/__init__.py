@@ -1,0 +1,1 @@
+"""The job, its executor, the schedule and the sensors; and what drives runs from the command line."""

@@ -1,0 +1,76 @@
+"""The local Dagster instance: one under the home folder, made on first use, or the one that DAGSTER_HOME names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
+from fingerprint_dagster.assets.batches import EMBED_POOL
+
+from fingerprint_dagster.settings import Settings, get_settings
+
+DAGSTER_YAML = """\
+# Made by fingerprint_dagster; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
+telemetry: {enabled: false}
+nux: {enabled: false}
+concurrency:
+  runs: {max_concurrent_runs: %(runs)d}
+  pools: {default_limit: 1, granularity: op}
+run_queue: {dequeue_interval_seconds: 1}
+run_monitoring: {enabled: true, poll_interval_seconds: 15, free_slots_after_run_end_seconds: 30}
+run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
+"""
+
+
+def dagster_home(settings: Settings) -> Path:
+    """The folder of the Dagster instance: DAGSTER_HOME if it is set, else `dagster` in the home."""
+    return Path(os.environ.get("DAGSTER_HOME") or settings.home / "dagster")
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """The instance of these settings, made if need be, with a slot in the embed pool for each GPU.
+
+    Without a GPU there is a slot for each run, since steps of different runs then share the processor as they like.
+    """
+    home = dagster_home(settings)
+    home.mkdir(parents=True, exist_ok=True)
+    yaml = home / "dagster.yaml"
+    if not yaml.exists():
+        yaml.write_text(DAGSTER_YAML % {"runs": settings.run_count}, encoding="utf-8")
+    instance = dg.DagsterInstance.from_config(str(home))
+    slots = gpu_count(settings.device) or settings.run_count
+    pools = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    if EMBED_POOL not in pools:  # A limit that a person set stays.
+        instance.event_log_storage.set_concurrency_slots(EMBED_POOL, slots)
+    return instance
+
+
+def gpu_count(device: str) -> int:
+    """NVIDIA GPUs that may be used, counted without loading torch."""
+    if device.startswith("cpu"):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return present if visible is None else min(present, len([each for each in visible.split(",") if each.strip()]))
+
+
+class HomeStorage(DagsterSqliteStorage):
+    """SQLite storage under the home folder, whatever folder the instance itself was made from.
+
+    The checkout's dagster.yaml names it, so that a plain `dagster dev -w workspace.yaml` there opens the same
+    instance as `fingerprint ui`.
+    """
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterSqliteStorage:
+        home = dagster_home(get_settings())
+        home.mkdir(parents=True, exist_ok=True)
+        return cls.from_local(str(home), inst_data=inst_data)

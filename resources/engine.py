@@ -1,0 +1,104 @@
+"""The engine's parts as Dagster resources with typed, documented config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from fingerprint_dagster.catalog import Catalog
+from fingerprint_dagster.index.store import Store, open_store
+from fingerprint_dagster.memo import Memo, open_memo
+from fingerprint_dagster.models import ModelRuntime
+from fingerprint_dagster.pipeline import Limits, Pipeline
+from fingerprint_dagster.sources import Fetcher
+
+
+class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What was registered, its batches, and the quarantine."""
+
+    home: str = Field(description="The home folder; the catalog is the file catalog.sqlite in it.")
+
+    def open(self) -> Catalog:
+        """The catalog, made on first use."""
+        return Catalog(Path(self.home))
+
+
+class FetcherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Turns uris into bytes on local disk."""
+
+    blobs: str = Field(description="Folder of downloaded files, named by their SHA-256. Local files are not copied.")
+    blobs_max_bytes: int = Field(description="Size cap of that folder; the least recently used files go first.")
+    timeout_seconds: float = Field(description="Time limit of fetching one content.")
+    max_content_bytes: int = Field(description="Larger contents are refused.")
+    ipfs_gateway: str = Field(description="The HTTP gateway that serves ipfs:// uris.")
+
+    def open(self) -> Fetcher:
+        """A fetcher, for this process."""
+        return Fetcher(
+            Path(self.blobs),
+            timeout_seconds=self.timeout_seconds,
+            max_bytes=self.max_content_bytes,
+            ipfs_gateway=self.ipfs_gateway,
+        )
+
+
+class MemoResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The content-addressed store of stage results."""
+
+    uri: str = Field(description="A folder, file:///folder or memory://.")
+    max_bytes: int = Field(description="Size cap; the least recently used results go first and are computed again.")
+    ttl_seconds: float = Field(description="Results older than this are computed again.")
+
+    def open(self) -> Memo:
+        """The memo, for this process."""
+        return open_memo(self.uri, max_bytes=self.max_bytes, ttl_seconds=self.ttl_seconds)
+
+
+class GpuModelResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where models run. A model is loaded once per process and batched across contents."""
+
+    device: str = Field(default="auto", description="auto (CUDA if there is one), cpu, cuda, or cuda:<n>.")
+    precision: str = Field(
+        default="auto", description="auto (FP16 on CUDA, bf16 on CPUs that have it), fp32, fp16, bf16."
+    )
+    batch_size: int | None = Field(
+        default=None, description="Inputs in one model call; empty means by device. Halved when memory runs out."
+    )
+
+    def open(self) -> ModelRuntime:
+        """The model runtime, for this process."""
+        return ModelRuntime(self.device, self.precision, self.batch_size)
+
+
+class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where fingerprints live and copies are found."""
+
+    uri: str = Field(description="A LanceDB folder.")
+
+    def open(self) -> Store:
+        """The store, made on first use."""
+        return open_store(self.uri)
+
+
+class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The engine: memoised stages over a batch, with decoding in worker processes."""
+
+    fetcher: FetcherResource
+    memo: MemoResource
+    models: GpuModelResource
+    workers: int = Field(description="Decoding processes in one step.")
+    timeout_seconds: float = Field(description="Time limit of decoding one content.")
+    decode_memory_bytes: int = Field(description="Address space of one decoding process.")
+
+    def open(self, *, retry: bool = False) -> Pipeline:
+        """A pipeline, for one step. retry: try again what failed for good before."""
+        return Pipeline(
+            self.fetcher.open(),
+            self.memo.open(),
+            self.models.open(),
+            workers=self.workers,
+            limits=Limits(self.timeout_seconds, self.decode_memory_bytes),
+            retry=retry,
+        )

@@ -1,0 +1,73 @@
+"""The IO manager between the stage assets: what travels is keys; the values lie in the memo under them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from fingerprint_dagster.resources.engine import MemoResource
+from pydantic import Field
+
+from fingerprint_dagster.content import Content, Failure
+from fingerprint_dagster.pipeline import Entry, StageResult
+
+
+class MemoIOManager(dg.ConfigurableIOManager):
+    """Keeps one small JSON file for each stage and batch: which content has which memo key, or why it has none.
+
+    Loading it reads no media: a stage asks the memo for just the values it has to work on, and a value that was
+    evicted in the meantime is made again. The files are written whole or not at all.
+    """
+
+    memo: MemoResource
+    results: str = Field(description="Folder of the stage results, one file for each stage and batch.")
+
+    def handle_output(self, context: dg.OutputContext, obj: StageResult) -> None:
+        """Write the result of one stage for one batch."""
+        path = self._path(context)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(_to_json(obj)), encoding="utf-8")
+        temporary.replace(path)
+        usage = self.memo.open().usage().get(obj.stage)
+        if usage is not None:
+            context.add_output_metadata({"memo_entries": usage.entries, "memo_bytes": usage.bytes})
+
+    def load_input(self, context: dg.InputContext) -> StageResult:
+        """The result of the stage before, for the same batch."""
+        path = self._path(context)
+        try:
+            return _from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            stage = context.asset_key.path[-1]
+            raise dg.Failure(
+                f"the result of stage {stage!r} for batch {context.partition_key!r} is gone from {self.results}; "
+                f"materialize {stage} for this batch again (values in the memo are reused)",
+                allow_retries=False,
+            ) from None
+
+    def _path(self, context: dg.OutputContext | dg.InputContext) -> Path:
+        return Path(self.results) / context.asset_key.path[-1] / f"{context.partition_key}.json"
+
+
+def _to_json(result: StageResult) -> dict[str, Any]:
+    return asdict(result)
+
+
+def _from_json(data: dict[str, Any]) -> StageResult:
+    entries = tuple(
+        Entry(
+            Content(**entry["content"]),
+            entry["key"],
+            entry["digest"],
+            entry["size"],
+            entry["media_type"],
+            Failure(**entry["failure"]) if entry["failure"] else None,
+        )
+        for entry in data["entries"]
+    )
+    return StageResult(data["stage"], entries, data["computed"], data["reused"], data["seconds"])

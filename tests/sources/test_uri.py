@@ -1,0 +1,139 @@
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.sources.ipfs import parse_cid
+from fingerprint_dagster.sources.uri import file_path, host_of, path_uri, to_uri
+
+names = st.binary(min_size=1, max_size=40).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+)
+
+
+@given(st.lists(names, min_size=1, max_size=4))
+def test_any_path_survives_the_way_to_a_uri_and_back(parts):
+    path = Path("/", *(os.fsdecode(part) for part in parts))
+    uri = to_uri(str(path))
+    assert uri.isascii()
+    assert uri.startswith("file:///")
+    assert file_path(uri) == path
+    assert to_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("/data/a b.jpg", "file:///data/a%20b.jpg"),
+        ("/data/50%#1?.jpg", "file:///data/50%25%231%3F.jpg"),
+        ("/data/ü.txt", "file:///data/%C3%BC.txt"),
+        ("/data/../x//y/./z", "file:///x/y/z"),
+        ("file:/data/a b", "file:///data/a%20b"),
+        ("FILE://localhost/data/x", "file:///data/x"),
+        ("HTTP://Example.ORG:80", "http://example.org/"),
+        ("https://example.org:443/A%20b c?q=ü#part", "https://example.org/A%20b%20c?q=%C3%BC"),
+        ("https://example.org:8443/x", "https://example.org:8443/x"),
+        ("https://User:Pass@Example.org/x", "https://User:Pass@example.org/x"),
+        ("http://[2001:DB8::1]:8080/", "http://[2001:db8::1]:8080/"),
+        ("http://bücher.example/", "http://xn--bcher-kva.example/"),
+        (" https://example.org/x ", "https://example.org/x"),
+        (
+            "ipfs://QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG",
+            "ipfs://QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG",
+        ),
+        ("ipfs:QmAb/a b#c", "ipfs://QmAb/a%20b"),
+        ("IPFS://ipfs/QmAb/x", "ipfs://QmAb/x"),
+    ],
+)
+def test_uris_are_normalised(text, uri):
+    assert to_uri(text) == uri
+    assert to_uri(uri) == uri
+
+
+def test_relative_paths_start_at_the_base(tmp_path, monkeypatch):
+    assert to_uri("sub/x.png", tmp_path) == path_uri(tmp_path / "sub" / "x.png")
+    monkeypatch.chdir(tmp_path)
+    assert to_uri("x.png") == path_uri(tmp_path / "x.png")
+    assert to_uri("foo:bar.txt") == path_uri(tmp_path / "foo:bar.txt")  # a colon alone makes no uri
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("s3://bucket/key", "unknown scheme s3.*file, http, https, ipfs"),
+        ("http:///path", "without a host"),
+        ("http://host:port/", "wrong host or port"),
+        ("http://" + "a" * 64 + ".org/", "wrong host or port"),
+        ("file:relative", "file:///absolute/path"),
+        ("file://other-machine/x", "file:///absolute/path"),
+        ("ipfs://", "without a CID"),
+        ("", "empty"),
+        ("  ", "empty"),
+        ("a\0b", "NUL"),
+        ("http://host/\ud800", "cannot be encoded"),
+        ("\ud800", "cannot be encoded"),
+    ],
+)
+def test_wrong_addresses_are_refused_with_the_cure(text, says):
+    with pytest.raises(UsageError, match=says):
+        to_uri(text)
+
+
+def test_the_host_is_all_that_is_shown():
+    assert host_of("https://user:secret@example.org:8443/x?token=secret") == "example.org:8443"
+
+
+# The first four: examples of the CID and multibase specifications; the raw ones: sha256sum and base64 of b"hello\n".
+HELLO = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "sha256"),
+    [
+        ("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG", 0, None),
+        ("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi", 1, None),
+        ("zdj7WhuEjrB52m1BisYCtmjH1hSKa7yZ3jEZ9JcXaFRD51wVz", 1, None),
+        ("f01551220" + HELLO, 1, HELLO),
+        ("F01551220" + HELLO.upper(), 1, HELLO),
+        ("bafkreicysg23kiwv34eg2d7qweipxwosdo2py4ldv42nbauguluen5v6am", 1, HELLO),
+    ],
+)
+def test_cids(text, version, sha256):
+    cid = parse_cid(text)
+    assert (cid.version, cid.sha256) == (version, sha256)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_every_base_writes_the_same_cid(digest):
+    data = bytes([1, 0x55, 0x12, 32]) + digest
+
+    def base(alphabet):
+        number, text = int.from_bytes(data, "big"), ""
+        while number:
+            number, rest = divmod(number, len(alphabet))
+            text = alphabet[rest] + text
+        return text
+
+    forms = ["f" + data.hex(), "k" + base("0123456789abcdefghijklmnopqrstuvwxyz")]
+    forms.append("z" + base("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"))
+    assert {parse_cid(form).sha256 for form in forms} == {digest.hex()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Qm", "hello", "b", "bAfk", "f0155122058", "f" + "01" * 40, "z0OIl", "f0255" + "00" * 4, "z" + "2" * 500],
+)
+def test_what_is_no_cid(text):
+    with pytest.raises(ValueError, match=r".*"):
+        parse_cid(text)
+
+
+@given(st.text(max_size=80))
+def test_no_text_breaks_the_cid_parser(text):
+    for prefix in ("", "b", "f", "k", "z", "Qm"):
+        with contextlib.suppress(ValueError):
+            parse_cid(prefix + text)
