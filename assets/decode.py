@@ -1,25 +1,25 @@
 """Asset `decode`: bytes to arrays."""
 
-from __future__ import annotations
-
 import dagster as dg
-from fingerprint_dagster.assets.batches import COMMON, report, retrying
-from fingerprint_dagster.resources import PipelineResource
 
 from fingerprint_dagster import progress
+from fingerprint_dagster.assets.batches import COMMON, report, retrying
 from fingerprint_dagster.pipeline import StageResult, code_version
+from fingerprint_dagster.resources import PipelineResource
 
 
 @dg.asset(
     **COMMON,
     code_version=code_version("decode"),
     kinds={"python", "numpy"},
-    description="Decodes every content into arrays: RGB, mono PCM, sampled frames, clean text. Each decoder runs in a "
-    "worker process under a time and a memory limit, so a crash or a hang costs one content.",
 )
 def decode(
     context: dg.AssetExecutionContext, download: StageResult, pipeline: PipelineResource
 ) -> dg.Output[StageResult]:
+    """Decodes every content into arrays: RGB, mono PCM, sampled frames, clean text.
+
+    Each decoder runs in a worker process under a time and a memory limit, so a crash or a hang costs one content.
+    """
     batch = context.partition_key
     with pipeline.open(retry=retrying(context)) as engine:
         result = engine.run("decode", download.entries, progress.reporter(batch, "decode", len(download.entries)))

@@ -1,25 +1,25 @@
 """Asset `download`: uri to bytes."""
 
-from __future__ import annotations
-
 import dagster as dg
-from fingerprint_dagster.assets.batches import COMMON, report
-from fingerprint_dagster.resources import CatalogResource, PipelineResource
 
 from fingerprint_dagster import progress
+from fingerprint_dagster.assets.batches import COMMON, report
 from fingerprint_dagster.pipeline import StageResult, code_version
+from fingerprint_dagster.resources import CatalogResource, PipelineResource
 
 
 @dg.asset(
     **COMMON,
     code_version=code_version("download"),
     kinds={"python", "http"},
-    description="Fetches every content of the batch: SHA-256, size, and the media type its bytes really are. "
-    "Local files stay where they are; what is downloaded is kept by its digest.",
 )
 def download(
     context: dg.AssetExecutionContext, catalog: CatalogResource, pipeline: PipelineResource
 ) -> dg.Output[StageResult]:
+    """Fetches every content of the batch: SHA-256, size, and the media type its bytes really are.
+
+    Local files stay where they are; what is downloaded is kept by its digest.
+    """
     batch = context.partition_key
     contents = catalog.open().members(batch)
     with pipeline.open() as engine:

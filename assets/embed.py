@@ -1,13 +1,11 @@
 """Asset `embed`: arrays to vectors."""
 
-from __future__ import annotations
-
 import dagster as dg
-from fingerprint_dagster.assets.batches import COMMON, EMBED_POOL, report, retrying
-from fingerprint_dagster.resources import PipelineResource
 
 from fingerprint_dagster import progress
+from fingerprint_dagster.assets.batches import COMMON, EMBED_POOL, report, retrying
 from fingerprint_dagster.pipeline import StageResult, code_version
+from fingerprint_dagster.resources import PipelineResource
 
 
 @dg.asset(
@@ -15,10 +13,12 @@ from fingerprint_dagster.pipeline import StageResult, code_version
     code_version=code_version("embed"),
     pool=EMBED_POOL,
     kinds={"python", "pytorch"},
-    description="Turns decoded arrays into vectors on the GPU model resource, batched across contents. "
-    "The pool keeps one such step on a GPU.",
 )
 def embed(context: dg.AssetExecutionContext, decode: StageResult, pipeline: PipelineResource) -> dg.Output[StageResult]:
+    """Turns decoded arrays into vectors on the GPU model resource, batched across contents.
+
+    The pool keeps one such step on a GPU.
+    """
     batch = context.partition_key
     with pipeline.open(retry=retrying(context)) as engine:
         result = engine.run("embed", decode.entries, progress.reporter(batch, "embed", len(decode.entries)))

@@ -1,18 +1,16 @@
 """Asset `hash`: arrays and vectors to the fingerprint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
+
+from fingerprint_dagster import progress
 from fingerprint_dagster.assets.batches import COMMON, report, retrying
 from fingerprint_dagster.assets.decode import decode
 from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
-from fingerprint_dagster.resources import PipelineResource
-
-from fingerprint_dagster import progress
 from fingerprint_dagster.content import Sketch
 from fingerprint_dagster.pipeline import Entry, StageResult, code_version
+from fingerprint_dagster.resources import PipelineResource
 
 
 @dg.asset(
@@ -21,8 +19,6 @@ from fingerprint_dagster.pipeline import Entry, StageResult, code_version
     deps=[decode],
     code_version=code_version("hash"),
     kinds={"python", "numpy"},
-    description="Makes the fingerprint: perceptual hashes and tokens from the decoded arrays, with the vectors of the "
-    "embed stage and the position of each part.",
     check_specs=[
         dg.AssetCheckSpec(
             "no_empty_fingerprints",
@@ -34,6 +30,10 @@ from fingerprint_dagster.pipeline import Entry, StageResult, code_version
 def hash_(
     context: dg.AssetExecutionContext, embed: StageResult, pipeline: PipelineResource
 ) -> Iterator[dg.Output[StageResult] | dg.AssetCheckResult]:
+    """Makes the fingerprint: hashes and tokens from the arrays, with the vectors of the embed stage.
+
+    Each part carries its position in the content, so that a match can say where it is.
+    """
     batch = context.partition_key
     with pipeline.open(retry=retrying(context)) as engine:
         result = engine.run("hash", embed.entries, progress.reporter(batch, "hash", len(embed.entries)))

@@ -1,25 +1,21 @@
 """Asset `store`: fingerprints into the index."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
-from fingerprint_dagster.assets.batches import COMMON, quarantine_check, report
-from fingerprint_dagster.assets.previews import stored_table
-from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
 
 from fingerprint_dagster import progress
+from fingerprint_dagster.assets.batches import COMMON, quarantine_check, report
+from fingerprint_dagster.assets.previews import stored_table
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.pipeline import StageResult, code_version, recipe
+from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
 
 
 @dg.asset(
     **COMMON,
     code_version=code_version("store"),
     kinds={"python", "lancedb"},
-    description="Puts the fingerprints into the store, where copies are found. An upsert by content_id: "
-    "storing a batch again changes nothing.",
     check_specs=[
         dg.AssetCheckSpec(
             "all_stored_or_quarantined",
@@ -36,6 +32,10 @@ def store(
     fingerprints: StoreResource,
     catalog: CatalogResource,
 ) -> Iterator[dg.Output[StageResult] | dg.AssetCheckResult]:
+    """Puts the fingerprints into the store, where copies are found.
+
+    An upsert by content_id: storing a batch again changes nothing.
+    """
     batch = context.partition_key
     index = fingerprints.open()
     register = catalog.open()

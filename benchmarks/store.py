@@ -38,22 +38,21 @@ def main() -> None:
         row("compact", clock(store.compact))
         measure(store, folder, rows)
         singles = batch(rows, rows + 200)
-        row("put one, 200 times: each", np.mean([clock(lambda f=f: store.put([f])) for f in singles]))
+        row("put one, 200 times: each", sum(clock(store.put, [one]) for one in singles) / len(singles))
         measure(store, folder, rows)
 
 
 def measure(store: LanceStore, folder: str, rows: int) -> None:
     """Look-ups in `store`, which holds `rows` fingerprints, and the same by brute force."""
-    print(
-        f"\n{rows:,} fingerprints, {sum(f.stat().st_size for f in Path(folder).rglob('*') if f.is_file()) / 1e6:,.0f} MB"
-    )
+    size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    print(f"\n{rows:,} fingerprints, {size / 1e6:,.0f} MB")
     rng = np.random.default_rng(1)
     picked = rng.choice(rows, 1000, replace=False)
     ids = [f"image-{n:07}" for n in picked]
     row("open and first keys()", clock(lambda: LanceStore(store.path).keys(ids[:1])))
-    row("keys() of 1,000", *[clock(lambda: store.keys(ids)) for _ in range(10)])
-    row("get() of 100", *[clock(lambda: store.get(ids[:100])) for _ in range(5)])
-    row("by_digest()", *[clock(lambda: store.by_digest(f"{picked[0]:064x}")) for _ in range(10)])
+    row("keys() of 1,000", *[clock(store.keys, ids) for _ in range(10)])
+    row("get() of 100", *[clock(store.get, ids[:100]) for _ in range(5)])
+    row("by_digest()", *[clock(store.by_digest, f"{picked[0]:064x}") for _ in range(10)])
     row("count()", *[clock(store.count) for _ in range(5)])
 
     bits, vectors = (np.concatenate(parts) for parts in zip(*map(arrays, range(0, rows, BATCH)), strict=True))
@@ -63,21 +62,26 @@ def measure(store: LanceStore, folder: str, rows: int) -> None:
     assert found == [query.content.content_id for query in queries]
     for part, name in ((0, "hash"), (1, "vector")):
         alone = [replace(q, sketch=Sketch((q.sketch.components[part],))) for q in queries]
-        row(f"candidates() by the {name}", *[clock(lambda q=q: store.candidates(q, 100)) for q in alone])
-    row("candidates() by both", *[clock(lambda q=q: store.candidates(q, 100)) for q in queries])
+        row(f"candidates() by the {name}", *[clock(store.candidates, q, 100) for q in alone])
+    row("candidates() by both", *[clock(store.candidates, q, 100) for q in queries])
     frames = np.stack([bits[n] for n in picked[:60]])
     film = Component("pdq_v1", "hamming", frames)
     long = replace(queries[0], sketch=Sketch((film,)))
-    row("candidates() by 60 hashes", *[clock(lambda: store.candidates(long, 100)) for _ in range(3)])
+    row("candidates() by 60 hashes", *[clock(store.candidates, long, 100) for _ in range(3)])
     words = bits.view(np.uint64)
-    row("numpy, in memory: hash", *[clock(lambda q=q: nearest_bits(words, q)) for q in words[picked[:QUERIES]]])
-    row("numpy, in memory: vector", *[clock(lambda q=q: nearest(vectors @ q)) for q in vectors[picked[:QUERIES]]])
+    row("numpy, in memory: hash", *[clock(nearest_bits, words, q) for q in words[picked[:QUERIES]]])
+    row("numpy, in memory: vector", *[clock(nearest_cosine, vectors, q) for q in vectors[picked[:QUERIES]]])
     print()
 
 
 def nearest_bits(words: np.ndarray, query: np.ndarray) -> np.ndarray:
     """The 100 rows with the fewest different bits."""
     return nearest(-np.bitwise_count(words ^ query).sum(axis=1, dtype=np.int32))
+
+
+def nearest_cosine(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """The 100 rows with the greatest cosine."""
+    return nearest(vectors @ query)
 
 
 def nearest(scores: np.ndarray) -> np.ndarray:
@@ -90,7 +94,7 @@ def put(store: LanceStore, start: int, stop: int) -> float:
     seconds = 0.0
     for first in range(start, stop, BATCH):
         made = batch(first, min(first + BATCH, stop))
-        seconds += clock(lambda made=made: store.put(made))
+        seconds += clock(store.put, made)
     return seconds
 
 
@@ -115,10 +119,10 @@ def fingerprint(n: int, bits: np.ndarray, vector: np.ndarray) -> Fingerprint:
     return Fingerprint(content, f"{n:064x}", 123_456, "image/jpeg", f"key-{n}", Sketch(components, {"width": 640}))
 
 
-def clock(action: Callable[[], object]) -> float:
+def clock(action: Callable[..., object], *arguments: object) -> float:
     """Seconds that `action` takes."""
     started = time.perf_counter()
-    action()
+    action(*arguments)
     return time.perf_counter() - started
 
 

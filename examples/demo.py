@@ -81,7 +81,9 @@ def _once(target: Path, make: Callable[[Path], object]) -> None:
 def _picture(name: str, original: str, edit: Callable[[Image.Image], Image.Image], *, quality: int = 85) -> None:
     def make(target: Path) -> None:
         with Image.open(ORIGINALS / original) as image:
-            edit(image.convert("RGB")).save(target, format=Image.registered_extensions()[target.suffix], quality=quality)
+            edit(image.convert("RGB")).save(
+                target, format=Image.registered_extensions()[target.suffix], quality=quality
+            )
 
     _once(COPIES / name, make)
 
@@ -121,7 +123,9 @@ def _edit_text(target: Path) -> None:
 
 def show(answers: list[dict[str, object]]) -> None:
     """A table of every copy: what it is a copy of, how sure, and where."""
-    table = Table("copy", "is a copy of", "score", "where in the copy", "where in the original", "by", box=box.SIMPLE_HEAD)
+    table = Table(
+        "copy", "is a copy of", "score", "where in the copy", "where in the original", "by", box=box.SIMPLE_HEAD
+    )
     for answer in answers:
         name = _name(str(answer["query"]))
         for match in answer["matches"]:  # type: ignore[attr-defined]

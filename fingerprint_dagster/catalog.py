@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from fingerprint_dagster.content import Content, Failure
+from fingerprint_dagster.database import prepare
 from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import claiming, content_type, content_types
@@ -76,8 +77,7 @@ class Catalog:
         try:
             home.mkdir(parents=True, exist_ok=True)
             with self._db() as db:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(_SCHEMA)
+                prepare(db, _SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"home {str(home)!r} cannot be used: {error}; set FINGERPRINT_HOME to another") from None
 
@@ -94,8 +94,10 @@ class Catalog:
         """Register everything the sources list: files, folders, URIs and lists (see `sources.expand`).
 
         New content, and content whose bytes or list row changed since it was registered, is split into new batches of
-        one content type. The same again changes nothing. batch_sizes: content type -> contents in a batch, where it
-        should differ from the plugin's default. remember: look at the sources again in scheduled re-scans. Raises `UsageError` for a source that cannot be read or a wrong list.
+        one content type. The same again changes nothing.
+        batch_sizes: content type -> contents in a batch, where it should differ from the plugin's default.
+        remember: look at these sources again in scheduled re-scans.
+        Raises `UsageError` for a source that cannot be read or a wrong list.
         """
         sizes = {name: plugin.batch_size for name, plugin in content_types().items()} | dict(batch_sizes or {})
         new = unchanged = 0

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fingerprint_dagster.settings import Settings
 
 
+_WIDTH_OF_A_FILE = 160
+
+
 def main() -> None:
     """Entry point: a mistake of the user is one line and exit code 2, any other known failure one line and 1."""
     try:
@@ -63,7 +66,9 @@ def command() -> None:
 
 @command.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--batch-size", "sizes", multiple=True, metavar="[TYPE=]N", help="Contents in a batch, for one type or all.")
+@click.option(
+    "--batch-size", "sizes", multiple=True, metavar="[TYPE=]N", help="Contents in a batch, for one type or all."
+)
 @click.option("--again", is_flag=True, help="Run batches that are up to date too (the memo still spares the work).")
 def run(sources: tuple[str, ...], sizes: tuple[str, ...], again: bool) -> None:
     """Register and fingerprint files, folders, URIs and lists (CSV, JSONL, Parquet with a column `uri`, or @LIST)."""
@@ -148,7 +153,9 @@ def _summary(catalog: Catalog, registration: Registration, reports: Sequence[Run
         table = _table("stage", "computed", "reused")
         for stage in reports[0].stages or {}:
             counts = [report.stages[stage] for report in reports if stage in report.stages]
-            table.add_row(stage, str(sum(each["computed"] for each in counts)), str(sum(each["reused"] for each in counts)))
+            table.add_row(
+                stage, str(sum(each["computed"] for each in counts)), str(sum(each["reused"] for each in counts))
+            )
         console.print(table)
         count = sum(batch.size for batch in registration.batches if batch.name in {report.batch for report in reports})
         console.print(
@@ -269,7 +276,9 @@ def show(content_id: str) -> None:
         except UsageError:
             found = []
     if not found:
-        raise UsageError(f"no fingerprint of {content_id!r} in {settings.store_uri}; `fingerprint export` lists them all")
+        raise UsageError(
+            f"no fingerprint of {content_id!r} in {settings.store_uri}; `fingerprint export` lists them all"
+        )
     click.echo(json.dumps(describe(found[0]), indent=2, ensure_ascii=False))
 
 
@@ -346,7 +355,9 @@ def cache_stats(as_json: bool) -> None:
     table.add_row("total", str(sum(each.entries for each in usage.values())), f"{total / 1e6:.1f}")
     console = _console()
     console.print(table)
-    console.print(f"cap {settings.memo_max_bytes / 1e6:.0f} MB, entries live {settings.memo_ttl_seconds / 86400:g} days")
+    console.print(
+        f"cap {settings.memo_max_bytes / 1e6:.0f} MB, entries live {settings.memo_ttl_seconds / 86400:g} days"
+    )
 
 
 @cache.command("clear")
@@ -389,7 +400,7 @@ def ui(host: str, port: int) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
     os.chdir(home)  # A neutral folder: no module of the user's can stand in the way of Dagster's imports.
     click.echo(f"Dagster UI: http://{host}:{port}  (home {settings.home}; Ctrl-C stops it)", err=True)
-    arguments = ["-m", "dagster", "dev", "-m", "fingerprint_dagster.definitions", "--host", host, "--port", str(port)]
+    arguments = ["-m", "dagster", "dev", "-w", str(home / "workspace.yaml"), "--host", host, "--port", str(port)]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
@@ -418,7 +429,7 @@ def _short(uri: str) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
 
 
 def _table(*columns: str) -> Table:

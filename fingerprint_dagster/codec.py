@@ -15,7 +15,7 @@ def encode(value: Value) -> bytes:
     """`value` as one safetensors file: its arrays as tensors, its info as JSON in the header's metadata."""
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in value.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in value.arrays.items()}
     return save(arrays, {"info": json.dumps(value.info, ensure_ascii=False, separators=(",", ":"))})
 
 
@@ -28,8 +28,10 @@ def decode(data: bytes) -> Value:
         arrays = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         info = json.loads(header["__metadata__"]["info"])
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an encoded value: {error}") from error
+    if not isinstance(info, dict):
+        raise ValueError("not an encoded value: its info is no object")
     return Value(arrays, info)
 
 

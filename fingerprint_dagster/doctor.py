@@ -15,7 +15,18 @@ from fingerprint_dagster.errors import FingerprintError
 if TYPE_CHECKING:
     from fingerprint_dagster.settings import Settings
 
-_PACKAGES = ("dagster", "dagster-webserver", "torch", "torchvision", "numpy", "pandas", "librosa", "av", "pillow", "lancedb")
+_PACKAGES = (
+    "dagster",
+    "dagster-webserver",
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "librosa",
+    "av",
+    "pillow",
+    "lancedb",
+)
 _CODECS = ("h264", "hevc", "av1", "vp9", "mp3", "aac", "flac", "opus", "vorbis")
 _LOW_DISK_BYTES = 5 << 30
 
@@ -100,7 +111,9 @@ def _home(settings: Settings) -> Iterator[Finding]:
 
     catalog = Catalog(settings.home)
     batches = catalog.batches()
-    yield Finding("ok", "home", f"{settings.home}: {len(batches)} batches, {sum(each.size for each in batches)} contents")
+    yield Finding(
+        "ok", "home", f"{settings.home}: {len(batches)} batches, {sum(each.size for each in batches)} contents"
+    )
     free = shutil.disk_usage(settings.home).free
     state: Literal["ok", "note"] = "ok" if free > _LOW_DISK_BYTES else "note"
     yield Finding(state, "disk", f"{free / 1e9:.0f} GB free; the memo may take {settings.memo_max_bytes / 1e9:.0f} GB")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +15,10 @@ from fingerprint_dagster.content import Component, Fingerprint
 from fingerprint_dagster.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
     from fingerprint_dagster.index.store import Store
 
-FORMATS = (".parquet", ".csv", ".jsonl")
 _SHOWN_ROWS = 5
 
 
@@ -37,18 +39,16 @@ def export_fingerprints(store: Store, out: Path) -> int:
     component `<algorithm>`: hexadecimal rows for bits, lists of numbers for vectors, tokens and data.
     Raises `UsageError` for an unknown ending or a file that cannot be written.
     """
-    if out.suffix not in FORMATS:
-        raise UsageError(f"{out}: unknown ending {out.suffix!r}; use one of {', '.join(FORMATS)}")
-    columns = sorted({column for batch in store.scan() for each in batch for column in _row(each)}, key=_column_order)
+    if out.suffix not in _WRITERS:
+        raise UsageError(f"{out}: unknown ending {out.suffix!r}; use one of {', '.join(_WRITERS)}")
+    schema = _schema(store)
     temporary = out.with_name(f".{out.name}.part")
-    count = 0
     try:
-        with _writer(temporary, out.suffix) as writer:
+        with _WRITERS[out.suffix](temporary, schema) as write:
+            count = 0
             for batch in store.scan():
-                writer.write(_frame([_row(each) for each in batch], columns))
+                write([_row(each) for each in batch])
                 count += len(batch)
-            if not count:
-                writer.write(_frame([], columns))
         temporary.replace(out)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from None
@@ -82,67 +82,80 @@ def _row(fingerprint: Fingerprint) -> dict[str, Any]:
     }
 
 
-def _column_order(column: str) -> tuple[int, str]:
-    fixed = (*_FACTS, "metadata", "info")
-    return (fixed.index(column), "") if column in fixed else (len(fixed), column)
-
-
 def _rows(component: Component) -> list[Any]:
-    if component.kind == "hamming":
+    """The rows of a component: bytes as hexadecimal text, numbers as they are."""
+    if component.values.dtype == np.uint8 and component.values.ndim == 2:
         return [row.tobytes().hex() for row in component.values]
     return list(component.values.tolist())
 
 
 def _describe_component(component: Component) -> dict[str, Any]:
     rows = len(component.values)
-    some = Component(component.algorithm, component.kind, component.values[:_SHOWN_ROWS])
-    shown: Any = _rows(some)
+    described: dict[str, Any] = {"algorithm": component.algorithm, "kind": component.kind, "rows": rows}
     if component.kind == "cosine":
-        shown = f"{rows} x {component.values.shape[1]} vectors, shown by `fingerprint export`"
-    return {
-        "algorithm": component.algorithm,
-        "kind": component.kind,
-        "rows": rows,
-        "values": shown,
-        **({"positions": np.round(component.positions[:_SHOWN_ROWS], 3).tolist()} if component.positions is not None else {}),
-    }
+        described["dimensions"] = component.values.shape[1]
+    else:
+        described["values"] = _rows(replace(component, values=component.values[:_SHOWN_ROWS]))
+    if component.positions is not None:
+        described["positions"] = np.round(component.positions[:_SHOWN_ROWS], 3).tolist()
+    return described
 
 
-def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+def _schema(store: Store) -> pa.Schema:
+    """The columns of everything in the store, in a stable order. One pass, since a Parquet file begins with them."""
+    import pyarrow as pa
+
+    components: dict[str, pa.DataType] = {}
+    for batch in store.scan():
+        for fingerprint in batch:
+            for component in fingerprint.sketch.components:
+                if component.algorithm not in components:
+                    components[component.algorithm] = _arrow_type(component)
+    fields = [pa.field(name, pa.int64() if name == "size" else pa.string()) for name in (*_FACTS, "metadata", "info")]
+    return pa.schema(fields + [pa.field(name, components[name]) for name in sorted(components)])
+
+
+def _arrow_type(component: Component) -> pa.DataType:
+    import pyarrow as pa
+
+    if component.values.dtype == np.uint8 and component.values.ndim == 2:
+        return pa.list_(pa.string())
+    kind = pa.from_numpy_dtype(component.values.dtype)
+    for _ in range(component.values.ndim):
+        kind = pa.list_(kind)
+    return kind
+
+
+Write = Callable[[list[dict[str, Any]]], None]
+
+
+@contextmanager
+def _parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema) as writer:
+        yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+@contextmanager
+def _csv(path: Path, schema: pa.Schema) -> Iterator[Write]:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=columns)
+    def write(rows: list[dict[str, Any]]) -> None:
+        frame = pd.DataFrame(rows, columns=schema.names)
+        for name in schema.names[len(_FACTS) + 2 :]:
+            frame[name] = [json.dumps(cell) if isinstance(cell, list) else None for cell in frame[name]]
+        frame.to_csv(path, mode="a", header=False, index=False)
+
+    pd.DataFrame(columns=schema.names).to_csv(path, index=False)
+    yield write
 
 
-class _writer:  # noqa: N801 - a context manager, used like a function.
-    """Appends frames to one file in the format of its ending."""
+@contextmanager
+def _jsonl(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    def __init__(self, path: Path, ending: str) -> None:
-        self.path = path
-        self.ending = ending
-        self._parquet: Any = None
-        self._first = True
 
-    def __enter__(self) -> _writer:
-        self.path.write_bytes(b"")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._parquet is not None:
-            self._parquet.close()
-
-    def write(self, frame: pd.DataFrame) -> None:
-        """Append the rows of `frame`."""
-        if self.ending == ".csv":
-            frame.to_csv(self.path, mode="a", header=self._first, index=False)
-        elif self.ending == ".jsonl":
-            frame.to_json(self.path, mode="a", orient="records", lines=True, force_ascii=False)
-        else:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            if self._parquet is None:
-                self._parquet = pq.ParquetWriter(self.path, table.schema)
-            self._parquet.write_table(table.cast(self._parquet.schema))
-        self._first = False
+_WRITERS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}

@@ -239,7 +239,8 @@ class Pipeline:
     def download(self, contents: Sequence[Content], progress: Progress = no_progress) -> StageResult:
         """Fetch every content, and check that its bytes are what its content type says.
 
-        The memo remembers uri + validator -> digest, so unchanged content is neither fetched nor hashed again.
+        The memo remembers uri + validator -> digest, so unchanged content is neither fetched nor hashed again. Where
+        only the bytes can tell whether it changed, as on a web server, it is fetched.
         Failures are never remembered: the file or the server may be back.
         """
         started = time.monotonic()
@@ -247,19 +248,21 @@ class Pipeline:
         computed = 0
         with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
             for chunk in _chunks(contents, CHUNK_CONTENTS * 4):
-                keys = [self._download_key(content) for content in chunk]
-                known = self.memo.get_many(keys)
+                validators = [self.fetcher.validator(content.uri) for content in chunk]
+                keys = [self._download_key(*each) if each[1] else "" for each in zip(chunk, validators, strict=True)]
+                known = self.memo.get_many([key for key in keys if key])
                 outcomes = list(threads.map(self._download, chunk, [known.get(key) for key in keys]))
                 fresh = []
                 for content, key, outcome in zip(chunk, keys, outcomes, strict=True):
                     if isinstance(outcome, ContentError):
                         entries.append(_failed(Entry(content), "download", outcome))
                         continue
-                    entries.append(Entry(content, key, **outcome.info))
-                    if key not in known:
+                    computed += key not in known
+                    if key and key not in known:
                         fresh.append((key, codec.encode(outcome)))
+                    key = key or self._download_key(content, outcome.info["digest"])
+                    entries.append(Entry(content, key, **outcome.info))
                 self.memo.put_many("download", fresh)
-                computed += len(fresh)
                 progress(len(entries))
         passed = sum(entry.failure is None for entry in entries)
         return StageResult("download", tuple(entries), computed, passed - computed, time.monotonic() - started)
@@ -277,8 +280,11 @@ class Pipeline:
         if pending:
             plugin = _plugin(entries)
             keys = {digest: value_key(stage, plugin, digest) for digest in pending}
+            refusals = [_refusal(key) for key in keys.values()]
+            if self.retry:
+                self.memo.delete(refusals)
             found = self.memo.contains(list(keys.values()))
-            refused = {} if self.retry else self.memo.get_many([_refusal(key) for key in keys.values()])
+            refused = self.memo.get_many(refusals)
             for digest, key in keys.items():
                 if _refusal(key) in refused:
                     errors[digest] = ContentError(refused[_refusal(key)].decode())
@@ -449,16 +455,18 @@ class Pipeline:
         outcomes: Mapping[str, Outcome],
     ) -> Iterator[tuple[str, Outcome]]:
         """Put what was made into the memo, and yield it; for the others, the error that was met upstream."""
-        self.memo.put_many(
-            stage,
-            [
-                (value_key(stage, plugin, digest), codec.encode(outcome))
-                for digest, outcome in outcomes.items()
-                if isinstance(outcome, Value)
-            ],
-        )
+        results: dict[str, Outcome] = {}
+        items = []
         for digest, upstream in values.items():
-            yield digest, outcomes.get(digest) or next(each for each in upstream if isinstance(each, ContentError))
+            outcome = outcomes.get(digest) or next(each for each in upstream if isinstance(each, ContentError))
+            if isinstance(outcome, Value):
+                try:
+                    items.append((value_key(stage, plugin, digest), codec.encode(outcome)))
+                except Exception as error:  # Arrays or info that cannot be written down.
+                    outcome = ContentError(f"{type(error).__name__}: {error}")
+            results[digest] = outcome
+        self.memo.put_many(stage, items)
+        yield from results.items()
 
     def _chunks_of_values(
         self, plugin: ContentTypePlugin, entries: Sequence[Entry], stages: tuple[str, ...]
@@ -478,8 +486,7 @@ class Pipeline:
         if chunk:
             yield chunk
 
-    def _download_key(self, content: Content) -> str:
-        validator = self.fetcher.validator(content.uri)
+    def _download_key(self, content: Content, validator: str) -> str:
         return memo_key("download", content_type(content.content_type), content.uri, validator)
 
     def _download(self, content: Content, known: bytes | None) -> Outcome:
@@ -543,7 +550,10 @@ def _each(make: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item]) 
     if not items:
         return []
     try:
-        return list(make(items))
+        made: list[Outcome] = [*make(items)]
+        if len(made) != len(items):
+            raise ValueError(f"{len(made)} values for {len(items)} contents")
+        return made
     except ContentError as error:
         if len(items) == 1:
             return [error]

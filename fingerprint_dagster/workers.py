@@ -23,6 +23,8 @@ PRELOAD = ["fingerprint_dagster.pipeline", "numpy", "PIL.Image", "av", "safetens
 _START_SECONDS = 120.0
 # The kernel ends a worker whose parent is gone and whose task does not end.
 _ORPHAN_GRACE_SECONDS = 5.0
+# What the system or a person sends, no content's fault.
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP")
 
 
 class WorkerError(FingerprintError):
@@ -41,10 +43,15 @@ class _Worker(Generic[Task]):
         self.ready = False
         self.deadline = time.monotonic() + _START_SECONDS
 
-    def give(self, task: Task, seconds: float) -> None:
+    def give(self, task: Task, seconds: float) -> bool:
+        """Whether the process is there to take it: an idle one may have been killed."""
+        try:
+            self.pipe.send(task)
+        except OSError:
+            return False
         self.task = task
         self.deadline = time.monotonic() + seconds
-        self.pipe.send(task)
+        return True
 
     def end(self) -> int | None:
         self.pipe.close()
@@ -93,19 +100,32 @@ class WorkerPool(Generic[Task, Result]):
         Tasks are drawn from the iterable only when a process is free. A crash, a time-out and a result that could
         not be sent end in a `ContentError` for that task alone. Raises `WorkerError` if processes cannot start.
         """
-        source = iter(tasks)
+        try:
+            yield from self._map(iter(tasks))
+        finally:
+            # Where the caller left early, what is in hand must not come out of the next map.
+            for worker in [worker for worker in self._workers if worker.task is not None]:
+                self._workers.remove(worker)
+                worker.end()
+
+    def _map(self, source: Iterator[Task]) -> Iterator[tuple[Task, Result | ContentError]]:
         waiting: deque[Task] = deque()
         busy = True
         while busy:
-            for worker in self._workers:
+            for worker in list(self._workers):
                 if worker.ready and worker.task is None:
                     task = waiting.popleft() if waiting else next(source, None)
-                    if task is not None:
-                        worker.give(task, self.timeout_seconds)
-            if len(self._workers) < self.count and (task := next(source, None)) is not None:
-                waiting.append(task)
-                self._workers.append(_Worker(self._start))
-                continue
+                    if task is not None and not worker.give(task, self.timeout_seconds):
+                        waiting.appendleft(task)
+                        self._workers.remove(worker)
+                        worker.end()
+            if len(self._workers) < self.count:
+                starting = sum(not worker.ready for worker in self._workers)
+                if len(waiting) <= starting and (task := next(source, None)) is not None:
+                    waiting.append(task)
+                if len(waiting) > starting:
+                    self._workers.append(_Worker(self._start))
+                    continue
             yield from self._collect()
             busy = bool(waiting) or any(worker.task is not None for worker in self._workers)
             if not busy and (task := next(source, None)) is not None:
@@ -124,31 +144,36 @@ class WorkerPool(Generic[Task, Result]):
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
-                    yield from self._lost(worker, None)
+                    yield from self._lost(worker, overrun=False)
                     continue
                 if not worker.ready:
                     worker.ready = True
                 elif worker.task is not None:
                     task, worker.task = worker.task, None
                     yield task, message
-            elif time.monotonic() >= worker.deadline:
-                yield from self._lost(worker, f"took longer than {self.timeout_seconds:g} s")
+            # It may have reported in time, while the caller was busy with another's result.
+            elif time.monotonic() >= worker.deadline and not worker.pipe.poll():
+                yield from self._lost(worker, overrun=True)
 
-    def _lost(self, worker: _Worker[Task], overrun: str | None) -> Iterator[tuple[Task, ContentError]]:
+    def _lost(self, worker: _Worker[Task], *, overrun: bool) -> Iterator[tuple[Task, ContentError]]:
         self._workers.remove(worker)
         code = worker.end()
         if worker.task is None:
             raise WorkerError(f"a worker process could not start (exit code {code}); its error is printed above")
-        if overrun is not None:
-            yield worker.task, ContentError(overrun, retryable=True)
+        cause = _describe(code)
+        if overrun or cause == "SIGALRM":
+            yield worker.task, ContentError(f"took longer than {self.timeout_seconds:g} s", retryable=True)
+        elif cause in _FROM_OUTSIDE:
+            reason = f"the decoder was ended by {cause}: short of memory, or shut down"
+            yield worker.task, ContentError(reason, retryable=True)
         else:
-            yield worker.task, ContentError(f"the decoder crashed ({_describe(code)})")
+            yield worker.task, ContentError(f"the decoder crashed ({cause})")
 
     def _start(self, pipe: multiprocessing.connection.Connection) -> multiprocessing.process.BaseProcess:
-        context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         if os.name == "posix":
             context.set_forkserver_preload(PRELOAD)
-        process = context.Process(target=_serve, args=(pipe, *self._target), daemon=True)
+        process: multiprocessing.process.BaseProcess = context.Process(target=_serve, args=(pipe, *self._target), daemon=True)
         process.start()
         return process
 

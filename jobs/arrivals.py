@@ -1,20 +1,19 @@
-"""How new content gets in without a person: a schedule and two sensors. Each registers, and asks for runs of new batches."""
-
-from __future__ import annotations
+"""How new content gets in without a person: two sensors and a schedule, which register it and ask for runs."""
 
 import hashlib
 import logging
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import dagster as dg
-from fingerprint_dagster.assets.batches import BATCHES
-from fingerprint_dagster.jobs.fingerprint import fingerprint_job
-from fingerprint_dagster.resources import CatalogResource, FetcherResource
 
+from fingerprint_dagster.assets.batches import BATCHES
 from fingerprint_dagster.catalog import Batch
 from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.jobs.fingerprint import fingerprint_job
+from fingerprint_dagster.resources import CatalogResource, FetcherResource
 from fingerprint_dagster.settings import get_settings
 
 _SENSOR_SECONDS = 30
@@ -72,12 +71,12 @@ def _arrivals(
 @dg.sensor(
     job=fingerprint_job,
     minimum_interval_seconds=_SENSOR_SECONDS,
-    description="Watches the inbox folder (FINGERPRINT_INBOX, default `inbox` in the home): new or changed files become "
-    "batches and runs. While files are being written, it waits for the next look.",
+    description="New or changed files of the inbox folder become batches and runs.",
 )
 def inbox_sensor(
     context: dg.SensorEvaluationContext, catalog: CatalogResource, fetcher: FetcherResource
 ) -> dg.SensorResult | dg.SkipReason:
+    """Watches the folder FINGERPRINT_INBOX (default: `inbox` in the home). While files are being written, it waits."""
     settings = get_settings()
     inbox = settings.inbox or settings.home / "inbox"
     if not inbox.is_dir():
@@ -91,12 +90,12 @@ def inbox_sensor(
 @dg.sensor(
     job=fingerprint_job,
     minimum_interval_seconds=_SENSOR_SECONDS,
-    description="Watches the list file FINGERPRINT_WATCH_LIST (CSV, JSONL or Parquet with a column `uri`): new or changed "
-    "rows become batches and runs.",
+    description="New or changed rows of the watched list become batches and runs.",
 )
 def list_sensor(
     context: dg.SensorEvaluationContext, catalog: CatalogResource, fetcher: FetcherResource
 ) -> dg.SensorResult | dg.SkipReason:
+    """Watches the file FINGERPRINT_WATCH_LIST: CSV, JSONL or Parquet with a column `uri`."""
     watched = get_settings().watch_list
     if watched is None or not watched.is_file():
         return dg.SkipReason("FINGERPRINT_WATCH_LIST names no file")
@@ -107,12 +106,12 @@ def list_sensor(
 @dg.schedule(
     job=fingerprint_job,
     cron_schedule="0 3 * * *",
-    description="Every night: looks again at every source that was ever registered; new or changed content becomes "
-    "batches and runs.",
+    description="Every night, new or changed content of all registered sources becomes batches and runs.",
 )
 def rescan_schedule(
     context: dg.ScheduleEvaluationContext, catalog: CatalogResource, fetcher: FetcherResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
+    """Looks again at every source that was ever registered."""
     requests, names = _register(context.log, catalog.open().sources(), catalog, fetcher)
     context.instance.add_dynamic_partitions(BATCHES.name or "", names)
     return requests or dg.SkipReason("nothing is new in the registered sources")
@@ -126,6 +125,8 @@ def _folder_state(folder: Path) -> tuple[str, float]:
         try:
             status = path.stat()
         except FileNotFoundError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
             continue
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         newest = max(newest, status.st_mtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+
 from fingerprint_dagster.assets import STAGE_ASSETS
 
 JOB = "fingerprint"

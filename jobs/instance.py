@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from fingerprint_dagster.assets.batches import EMBED_POOL
 
+from fingerprint_dagster.assets.batches import EMBED_POOL
 from fingerprint_dagster.settings import Settings, get_settings
 
 DAGSTER_YAML = """\
@@ -23,6 +23,12 @@ concurrency:
 run_queue: {dequeue_interval_seconds: 1}
 run_monitoring: {enabled: true, poll_interval_seconds: 15, free_slots_after_run_end_seconds: 30}
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
+"""
+
+# The same as in the checkout: Dagster remembers the state of sensors and schedules under the location's name.
+WORKSPACE_YAML = """\
+load_from:
+  - python_module: {module_name: fingerprint_dagster.definitions, location_name: fingerprint_dagster}
 """
 
 
@@ -38,9 +44,9 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """
     home = dagster_home(settings)
     home.mkdir(parents=True, exist_ok=True)
-    yaml = home / "dagster.yaml"
-    if not yaml.exists():
-        yaml.write_text(DAGSTER_YAML % {"runs": settings.run_count}, encoding="utf-8")
+    for name, text in (("dagster.yaml", DAGSTER_YAML % {"runs": settings.run_count}), ("workspace.yaml", WORKSPACE_YAML)):
+        if not (home / name).exists():
+            (home / name).write_text(text, encoding="utf-8")
     instance = dg.DagsterInstance.from_config(str(home))
     slots = gpu_count(settings.device) or settings.run_count
     pools = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
@@ -67,10 +73,12 @@ class HomeStorage(DagsterSqliteStorage):
 
     @classmethod
     def config_type(cls) -> Any:
+        """No options: the settings say where the home is."""
         return {}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterSqliteStorage:
+        """The storage of the home that the settings name."""
         home = dagster_home(get_settings())
         home.mkdir(parents=True, exist_ok=True)
         return cls.from_local(str(home), inst_data=inst_data)

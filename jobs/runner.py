@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-from fingerprint_dagster.assets.batches import BATCHES, COUNTS, RETRY_TAG
-from fingerprint_dagster.jobs.instance import open_instance
 
+from fingerprint_dagster.assets.batches import BATCHES, COUNTS, RETRY_TAG
 from fingerprint_dagster.definitions import resolved_job
+from fingerprint_dagster.jobs.instance import open_instance
 from fingerprint_dagster.settings import get_settings
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}

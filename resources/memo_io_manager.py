@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from fingerprint_dagster.resources.engine import MemoResource
 from pydantic import Field
 
 from fingerprint_dagster.content import Content, Failure
 from fingerprint_dagster.pipeline import Entry, StageResult
+from fingerprint_dagster.resources.engine import MemoResource
 
 
 class MemoIOManager(dg.ConfigurableIOManager):

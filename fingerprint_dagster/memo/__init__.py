@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.memo.base import Memo, StageUsage
+from fingerprint_dagster.sources.uri import file_path
 
 __all__ = ["Memo", "StageUsage", "open_memo"]
 
@@ -17,13 +17,13 @@ def open_memo(uri: str, *, max_bytes: int, ttl_seconds: float) -> Memo:
     max_bytes: size cap; the least recently used entries go first. ttl_seconds: older entries count as missing.
     Raises `UsageError` for an address of another kind.
     """
-    parts = urlsplit(uri)
-    if parts.scheme == "memory":
+    scheme = uri.partition("://")[0] if "://" in uri else ""
+    if scheme == "memory":
         from fingerprint_dagster.memo.memory import MemoryMemo
 
         return MemoryMemo(max_bytes, ttl_seconds)
-    if parts.scheme in ("", "file"):
+    if scheme in ("", "file"):
         from fingerprint_dagster.memo.disk import DiskMemo
 
-        return DiskMemo(Path(parts.path), max_bytes, ttl_seconds)
-    raise UsageError(f"memo {uri!r}: unknown kind {parts.scheme!r}; use a folder, file:///folder or memory://")
+        return DiskMemo(file_path(uri) if scheme else Path(uri), max_bytes, ttl_seconds)
+    raise UsageError(f"memo {uri!r}: unknown kind {scheme!r}; use a folder, file:///folder or memory://")

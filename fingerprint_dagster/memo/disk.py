@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
+from fingerprint_dagster.database import prepare
 from fingerprint_dagster.memo.base import StageUsage
 
 # SQLite reads and writes small values faster than the file system does, and large ones slower;
@@ -25,6 +27,8 @@ INLINE_BYTES = 64 * 1024
 TOUCH_SECONDS = 3600.0
 # Eviction stops at this share of the cap, so that it does not run again at the next write.
 EVICT_TO = 0.9
+# A file without a row that is younger than this may be one that another process is just writing.
+ORPHAN_SECONDS = 600.0
 _KEYS_PER_QUERY = 500
 
 _SCHEMA = """
@@ -33,7 +37,9 @@ CREATE TABLE IF NOT EXISTS entries (
     created REAL NOT NULL, used REAL NOT NULL, value BLOB
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_by_use ON entries (used, key, size);
-CREATE TABLE IF NOT EXISTS totals (stage TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS totals (
+    stage TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS count_insert AFTER INSERT ON entries BEGIN
     INSERT INTO totals VALUES (new.stage, 1, new.size)
     ON CONFLICT (stage) DO UPDATE SET entries = entries + 1, bytes = bytes + new.size;
@@ -96,8 +102,9 @@ class DiskMemo:
             rows.append((key, stage, len(value), _checksum(value), now, now, inline))
         with self._connection() as db:
             db.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET size = excluded.size,"
-                " checksum = excluded.checksum, created = excluded.created, used = excluded.used, value = excluded.value",
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+                " size = excluded.size, checksum = excluded.checksum, created = excluded.created,"
+                " used = excluded.used, value = excluded.value",
                 rows,
             )
         if self._total_bytes() > self.max_bytes:
@@ -144,7 +151,7 @@ class DiskMemo:
             evicted += len(doomed)
         return evicted
 
-    def _rows(self, columns: str, keys: Sequence[str], now: float) -> Iterator[tuple[str, ...]]:
+    def _rows(self, columns: str, keys: Sequence[str], now: float) -> Iterator[tuple[Any, ...]]:
         db = self._connection()
         unique = list(dict.fromkeys(keys))
         for start in range(0, len(unique), _KEYS_PER_QUERY):
@@ -169,26 +176,26 @@ class DiskMemo:
     def _write_file(self, key: str, value: bytes) -> None:
         path = self._file(key)
         temporary = path.with_name(f"{key}.{os.getpid()}.{threading.get_ident()}.tmp")
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(value)
         temporary.replace(path)
 
     def _remove_orphans(self) -> None:
         """Remove the files that a crash left without a row."""
-        for folder in self.root.iterdir():
-            if folder.is_dir():
-                for file in folder.iterdir():
-                    file.unlink(missing_ok=True)
+        oldest = time.time() - ORPHAN_SECONDS
+        for file in self.root.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
 
     def _connection(self) -> sqlite3.Connection:
         # A connection must cross neither a thread nor a fork.
         if getattr(self._local, "pid", None) != os.getpid():
             self.root.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(self.root / "index.sqlite", timeout=60.0)
-            db.execute("PRAGMA journal_mode = WAL")
+            prepare(db, _SCHEMA)
             # No fsync at each commit: after a power cut the newest entries may be gone, which a cache can afford.
             db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_SCHEMA)
             self._local.db, self._local.pid = db, os.getpid()
         connection: sqlite3.Connection = self._local.db
         return connection

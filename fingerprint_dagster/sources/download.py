@@ -139,9 +139,7 @@ class Downloader:
             headers={"User-Agent": "fingerprint-dagster", "Accept": "*/*", "Accept-Encoding": "identity", **headers},
         )
 
-    def _body(
-        self, response: urllib3.BaseHTTPResponse, into: BinaryIO, place: str, only_head: bool
-    ) -> Downloaded:
+    def _body(self, response: urllib3.BaseHTTPResponse, into: BinaryIO, place: str, only_head: bool) -> Downloaded:
         limit = self._limits.bytes
         too_large = ContentError(f"too large: {place} sends more than the allowed {limit} bytes")
         promised = response.headers.get("Content-Length", "")

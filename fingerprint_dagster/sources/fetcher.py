@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fingerprint_dagster.errors import ContentError, UsageError
@@ -70,7 +70,7 @@ class Fetcher:
 
     def __reduce__(self) -> tuple[object, ...]:
         """A fetcher that is sent to another process is made anew there: neither a lock nor a connection travels."""
-        options = {
+        options: dict[str, Any] = {
             "timeout_seconds": self._timeout_seconds,
             "max_bytes": self._max_bytes,
             "retries": self._retries,
@@ -126,11 +126,10 @@ class Fetcher:
         """
         if _scheme(uri) != "file":
             blob = self._blob(digest)
-            try:
-                os.utime(blob)  # the time of last use, for `evict`
+            if blob.is_file():
+                with contextlib.suppress(OSError):  # somebody else's file is as good
+                    os.utime(blob)  # the time of last use, for `evict`
                 return blob
-            except FileNotFoundError:
-                pass
         fetched = self.fetch(uri)
         if fetched.digest != digest:
             raise ContentError("changed while it was being fingerprinted", retryable=True)
@@ -207,7 +206,9 @@ class Fetcher:
         return fetched
 
     def _gateway_url(self, uri: str) -> str:
-        return f"{self._ipfs_gateway}/ipfs/{uri.removeprefix('ipfs://')}"
+        address = uri.removeprefix("ipfs://")
+        _cid(address.partition("/")[0])  # a wrong one is not worth a request
+        return f"{self._ipfs_gateway}/ipfs/{address}"
 
     def _download(self, url: str) -> Fetched:
         part = self._blobs / f"part-{uuid.uuid4().hex}"

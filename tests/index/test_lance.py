@@ -7,7 +7,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def test_a_put_killed_at_any_moment_is_completed_by_repeating_it(tmp_path: Path)
 
 
 @pytest.fixture
-def fail_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+def fail_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Make the n-th write to LanceDB from now on, and all after it, raise; -1 for none."""
     left = [-1]
 
@@ -152,7 +152,10 @@ def test_compact_drops_derived_rows_that_nothing_owns(tmp_path: Path, fail_at: C
     assert dump(store.path) == fresh(tmp_path / "fresh", corpus(1))
 
 
-def test_a_delete_that_fails_forgets_all_the_same(tmp_path: Path, fail_at: Callable[[int], None]) -> None:
+@pytest.mark.parametrize("cure", [LanceStore.compact, lambda store: store.delete(["c1"])])
+def test_a_delete_that_fails_forgets_all_the_same(
+    tmp_path: Path, fail_at: Callable[[int], None], cure: Callable[[LanceStore], None]
+) -> None:
     store = LanceStore(tmp_path / "s")
     store.put(corpus(1))
     fail_at(1)
@@ -160,7 +163,7 @@ def test_a_delete_that_fails_forgets_all_the_same(tmp_path: Path, fail_at: Calla
         store.delete(["c1"])
     fail_at(-1)
     assert store.get(["c1"]) == []
-    store.compact()
+    cure(store)
     expected = fresh(tmp_path / "fresh", [f for f in corpus(1) if f.content.content_id != "c1"])
     assert dump(store.path) == expected
 
@@ -228,7 +231,7 @@ def test_many_rows_are_indexed_and_found(tmp_path: Path, monkeypatch: pytest.Mon
     made = corpus(1, 300)
     for start in range(0, 300, 75):  # indexed, not indexed, and indexed again
         store.put(made[start : start + 75])
-    tables = lancedb.connect(store.path)
+    tables: Any = lancedb.connect(store.path)
     for name, columns in {"fingerprints": {"content_id", "digest"}, "tokens_words_v1": {"content_id", "token"}}.items():
         table = tables.open_table(name)
         assert {index.columns[0] for index in table.list_indices()} == columns
@@ -243,12 +246,24 @@ def test_many_rows_are_indexed_and_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert dump(store.path) == fresh(tmp_path / "fresh", corpus(2, 300)[100:])
 
 
+def test_many_small_puts_do_not_leave_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lance, "FILES", 4)
+    store = LanceStore(tmp_path / "s")
+    made = corpus(1, 11)
+    for f in made:
+        store.put([f])
+    tables: Any = lancedb.connect(store.path)
+    for name in tables.list_tables().tables:
+        assert tables.open_table(name).stats()["fragment_stats"]["num_fragments"] <= 4
+    assert dump(store.path) == fresh(tmp_path / "fresh", made)
+
+
 def test_compact_leaves_one_file_a_table(tmp_path: Path) -> None:
     store = LanceStore(tmp_path / "s")
     for f in corpus(1, 10):
         store.put([f])
     store.compact()
-    tables = lancedb.connect(store.path)
+    tables: Any = lancedb.connect(store.path)
     for name in tables.list_tables().tables:
         assert tables.open_table(name).stats()["fragment_stats"]["num_fragments"] == 1
     assert dump(store.path) == fresh(tmp_path / "fresh", corpus(1, 10))

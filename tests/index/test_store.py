@@ -294,8 +294,9 @@ def grid_rows(kind: str) -> st.SearchStrategy[np.ndarray]:
         row = st.lists(st.sampled_from([0, 1, 3, 255]), min_size=8, max_size=8)
         return st.lists(row, max_size=6).map(lambda rows: np.array(rows, np.uint8).reshape(-1, 8))
     if kind == "cosine":  # four coordinates of +-1/2: cosines are multiples of 1/4
-        row = st.tuples(st.permutations(range(6)), st.lists(st.sampled_from([-0.5, 0.5]), min_size=4, max_size=4))
-        return st.lists(row.map(_grid_vector), max_size=4).map(lambda rows: np.array(rows, np.float32).reshape(-1, 6))
+        signs = st.lists(st.sampled_from([-0.5, 0.5]), min_size=4, max_size=4)
+        vector = st.tuples(st.permutations(range(6)), signs).map(_grid_vector)
+        return st.lists(vector, max_size=4).map(lambda rows: np.array(rows, np.float32).reshape(-1, 6))
     return st.lists(st.sampled_from([0, 1, 2, 2**63, 2**64 - 1]), max_size=8).map(lambda t: np.array(t, np.uint64))
 
 

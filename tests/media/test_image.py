@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import subprocess
@@ -28,9 +29,10 @@ from fingerprint_dagster.media.image.match import MIN_COSINE
 from fingerprint_dagster.media.image.pdq import pdq_v1
 from fingerprint_dagster.models import ModelRuntime
 
-MODES = Path(os.environ.get("FINGERPRINT_VECTORS", Path(__file__).parents[2] / "../shared/vectors")) / (
-    "pdq/misc-images/modes"
-)
+VECTORS = Path(os.environ.get("FINGERPRINT_VECTORS", Path(__file__).parents[2] / "../shared/vectors")) / "pdq"
+MODES = VECTORS / "misc-images/modes"
+needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason=f"no PDQ test vectors in {VECTORS}")
+EXPECTED = json.loads((VECTORS / "expected.json").read_text()) if VECTORS.is_dir() else {}
 PLUGIN = ImagePlugin()
 
 
@@ -42,7 +44,7 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     if format_ == "AVIF":
         options["speed"] = 10
-    image.save(buffer, format_, **options)  # type: ignore[arg-type]
+    image.save(buffer, format_, **options)
     return buffer.getvalue()
 
 
@@ -176,7 +178,19 @@ def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
     assert value.info["width"] == 512
 
 
-@pytest.mark.skipif(not MODES.is_dir(), reason=f"no colour-mode pictures in {MODES}")
+@needs_vectors
+@pytest.mark.parametrize("name", EXPECTED.get("python_reference_thumbnail512", {}))
+def test_decoder_and_hash_together_give_the_published_hash(name: str) -> None:
+    path = VECTORS / name
+    if not path.exists():
+        pytest.skip("this picture is not among the published files")
+    hash_, quality = pdq_v1(PLUGIN.decode(path).arrays["rgb"])
+    published = np.frombuffer(bytes.fromhex(EXPECTED["python_reference_thumbnail512"][name]), np.uint8)
+    nearly_flat = quality < 5 and name.endswith("q0003.jpg")  # its bits are rounding noise
+    assert np.bitwise_count(hash_ ^ published).sum() <= (10 if nearly_flat else 0)
+
+
+@needs_vectors
 def test_fourteen_colour_modes_of_one_picture_have_one_hash() -> None:
     original = PLUGIN.decode(MODES / "original.jpg").arrays["rgb"]
     files = [path for path in sorted(MODES.iterdir()) if path.suffix != ".md"]
@@ -467,14 +481,27 @@ def test_flat_pictures_never_match_and_are_not_looked_up(models: ModelRuntime, t
     flat = fingerprints(
         [Image.new("RGB", (300, 200), c) for c in ("white", "snow", "black")] + [gradient], models, tmp_path
     )
+    detailed = fingerprints([picture()], models, tmp_path)
     for query in flat:
         assert query.sketch.info["low_information"]
         for component in query.sketch.components:
             assert component.kind == "data" or component.searchable is not None
             assert component.searchable is None or not component.searchable.any()
-        for reference in [*flat, *fingerprints([picture()], models, tmp_path)]:
+        for reference in [*flat, *detailed]:
             assert PLUGIN.match(query, reference) == []
             assert PLUGIN.match(reference, query) == []
+
+
+@pytest.mark.parametrize(
+    "fade", [lambda i: ImageEnhance.Contrast(i).enhance(0.05), lambda i: i.filter(ImageFilter.GaussianBlur(40))]
+)
+def test_a_copy_faded_to_almost_nothing_does_not_match_either_way(
+    fade: Callable[[Image.Image], Image.Image], models: ModelRuntime, tmp_path: Path
+) -> None:
+    original, faded = fingerprints([picture(), fade(picture())], models, tmp_path)
+    assert faded.sketch.info["low_information"]
+    assert PLUGIN.match(original, faded) == []
+    assert PLUGIN.match(faded, original) == []
 
 
 def test_fingerprints_of_other_algorithms_are_not_compared(models: ModelRuntime, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_one_colour_has_quality_zero(colour: int) -> None:
 
 def test_frames_must_be_bytes_of_three_channels() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        pdq_frames_v1(np.zeros((1, 8, 8, 3), np.float32))  # type: ignore[arg-type]
+        pdq_frames_v1(np.zeros((1, 8, 8, 3), np.float32))
     with pytest.raises(ValueError, match="uint8"):
         pdq_frames_v1(np.zeros((1, 8, 8, 4), np.uint8))
     with pytest.raises(ValueError, match="uint8"):

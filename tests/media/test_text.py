@@ -39,7 +39,9 @@ CHINESE = (
     "春天来了，公园里的花都开了。孩子们在草地上放风筝，老人坐在树下聊天。中午的时候下了一点小雨，大家都跑到亭子里避雨。"
     "雨停以后，天空中出现了一道美丽的彩虹。"
 )
-TRADITIONAL = "春天來了，公園裡的花都開了。孩子們在草地上放風箏，老人坐在樹下聊天。中午的時候下了一點小雨，大家都跑到亭子裡避雨。"
+TRADITIONAL = (
+    "春天來了，公園裡的花都開了。孩子們在草地上放風箏，老人坐在樹下聊天。中午的時候下了一點小雨，大家都跑到亭子裡避雨。"
+)
 KOREAN = (
     "어제 저녁에 우리 가족은 강가를 따라 오래 걸었습니다. 바람이 시원하게 불었고 하늘에는 별이 많이 보였습니다. "
     "집에 돌아와서 따뜻한 차를 마시며 이야기를 나누었습니다. "
@@ -183,7 +185,7 @@ def test_the_same_text_in_any_encoding(tmp_path, text, encoding, name):
         assert decoded.info["encoding"] == name
 
 
-def test_a_head_may_end_inside_a_character(tmp_path):
+def test_a_head_may_end_inside_a_character():
     for text, encoding in ((GERMAN, "utf-8"), (JAPANESE, "utf-8"), (JAPANESE, "shift_jis"), (KOREAN, "euc_kr")):
         for shift in range(3):
             data = ("x" * shift + text * 100).encode(encoding)
@@ -291,7 +293,7 @@ def test_the_estimate_agrees_with_the_true_jaccard_similarity():
     """The oracle: sets of word triples compared by brute force. The error must be that of 128 independent draws."""
     rng = random.Random(2)
     deviations = []
-    for number in range(300):
+    for _ in range(300):
         shared = rng.uniform(0.02, 0.98)
         words = [str(rng.randrange(10**9)) for _ in range(rng.randrange(60, 600))]
         cut = int(len(words) * shared)
@@ -301,7 +303,6 @@ def test_the_estimate_agrees_with_the_true_jaccard_similarity():
         estimate = jaccard(signature(" ".join(words)), signature(" ".join(others)))
         if 0 < truth < 1:
             deviations.append((estimate - truth) / np.sqrt(truth * (1 - truth) / SIZE))
-        assert number < 10 or deviations
     assert abs(np.mean(deviations)) < 4 / np.sqrt(len(deviations))
     assert 0.7 < np.var(deviations) < 1.4
 
@@ -354,8 +355,8 @@ def test_the_signature_of_a_known_text_stays_the_same():
     assert tokens[:2].tolist() == KNOWN_TOKENS
 
 
-KNOWN_SIGNATURE = [0, 0, 0, 0]
-KNOWN_TOKENS = [0, 0]
+KNOWN_SIGNATURE = [312675614, 1188950009, 276731276, 131603738]
+KNOWN_TOKENS = [5673576156940266552, 14504857790170816319]
 
 
 def test_tokens_meet_as_the_s_curve_says():
@@ -390,23 +391,18 @@ def test_copies_in_other_scripts(text):
 
 
 def test_an_edited_copy_matches_and_another_text_does_not(tmp_path):
-    rng = random.Random(6)
-    original = SAMPLES["demo.txt"].read_text(encoding="utf-8")
-    query = fingerprint_of(written(tmp_path, edited(original, rng, 0.03), "q.txt"), "q")
-    reference = fingerprint_of(SAMPLES["demo.txt"], "r")
+    original = SAMPLES["demo.md"].read_text(encoding="utf-8")
+    changed = edited(original, random.Random(6), 0.03)
+    query = fingerprint_of(written(tmp_path, changed, "q.txt"), "q")
+    reference = fingerprint_of(SAMPLES["demo.md"], "r")
     [found] = PLUGIN.match(query, reference)
     assert found.reference == reference.content
     assert found.evidence == "minhash_v1"
     assert 0.7 < found.score < 1
-    assert found.query_range == (0, query.sketch.info["characters"])
-    assert found.reference_range == (0, len(original.lstrip("\ufeff")))
-    assert PLUGIN.match(reference, fingerprint_of(SAMPLES["demo.md"])) == []
-    assert (
-        PLUGIN.match(
-            reference, Fingerprint(reference.content, "", 0, "", "", PLUGIN.hash(EMPTY, Value()).__class__(()))
-        )
-        == []
-    )
+    assert found.query_range == (0, len(changed))
+    assert found.reference_range == (0, len(original))
+    assert PLUGIN.match(fingerprint_of(SAMPLES["demo.txt"]), reference) == []
+    assert PLUGIN.match(Fingerprint(query.content, "", 0, "", "", Sketch(())), reference) == []
 
 
 def test_the_sketch_says_what_a_person_wants_to_see(tmp_path):

@@ -83,7 +83,7 @@ def test_batch_size_is_eight_on_a_cpu_by_default() -> None:
 )
 def test_out_of_memory_halves_the_batch_and_goes_on(error: Callable[[], Exception]) -> None:
     runtime = ModelRuntime("cpu", "fp32", batch_size=16)
-    module = Recorder(room=5, error=error)
+    module = Recorder(room=6, error=error)
     vectors = runtime.embed(spec(module), rows(10))
     np.testing.assert_allclose(vectors, normalised(rows(10)), atol=1e-6)
     assert module.sizes == [5, 5]  # 10 fail, 5 pass

@@ -2,6 +2,7 @@ import base64
 import gzip
 import hashlib
 import os
+import pickle
 import socket
 import struct
 import threading
@@ -366,6 +367,21 @@ def test_bytes_that_a_cid_can_vouch_for_are_verified(fetcher, server):
     error = refused(fetcher, f"ipfs://{RAW_CID}")
     assert "do not match the CID" in error.reason
     assert error.retryable
+
+
+def test_peeking_reads_the_beginning_only(fetcher, server, blobs, tmp_path):
+    (tmp_path / "x").write_bytes(BODY)
+    for uri in (to_uri(str(tmp_path / "x")), f"{server.base}/ok", f"ipfs://{RAW_CID}"):
+        assert fetcher.peek(uri) == BODY[:4096]
+    assert fetcher.peek(f"{server.base}/endless") == b"x" * 4096
+    assert not blobs.exists()
+    for uri in (to_uri(str(tmp_path / "gone")), f"{server.base}/status/404", "ipfs://nonsense"):
+        with pytest.raises(ContentError):
+            fetcher.peek(uri)
+
+
+def test_a_fetcher_can_be_sent_to_another_process(fetcher, server):
+    assert pickle.loads(pickle.dumps(fetcher)).fetch(f"ipfs://{RAW_CID}").digest == DIGEST
 
 
 def test_open_takes_the_stored_bytes_and_fetches_them_again_when_gone(fetcher, server):

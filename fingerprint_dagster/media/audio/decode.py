@@ -14,13 +14,13 @@ import numpy as np
 
 from fingerprint_dagster.content import Value
 from fingerprint_dagster.errors import ContentError
+from fingerprint_dagster.media.audio.chromaprint import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import av
     from av.audio.frame import AudioFrame
     from av.container import InputContainer
 
-SAMPLE_RATE = 11025  # Hz of the result
 MAX_SECONDS = 12 * 3600  # 0.95 GB of samples
 MAX_CHANNELS = 64
 MAX_SOURCE_RATE = 768_000  # Hz
@@ -68,7 +68,10 @@ def decode_audio(path: Path) -> Value:
         except (av.FFmpegError, ValueError) as error:
             raise ContentError(f"not a sound or video file that FFmpeg can open: {_text(error)}") from error
         with container:
-            return _decode(container)
+            try:
+                return _decode(container)
+            except av.FFmpegError as error:
+                raise ContentError(f"its sound cannot be decoded: {_text(error)}") from error
 
 
 def _decode(container: InputContainer) -> Value:
@@ -76,6 +79,8 @@ def _decode(container: InputContainer) -> Value:
     if stream is None:
         raise ContentError("no audio stream in this file: register a silent video as video, a picture as image")
     source: Any = stream.codec_context
+    if source is None:
+        raise ContentError("its sound is in a codec that FFmpeg has no decoder for")
     _check_source(source.sample_rate, source.channels)
 
     packets = _Packets(container, stream)
@@ -140,23 +145,22 @@ class _Resampler:
     """Frames of any format to int16 mono at 11,025 Hz. The format may change from one frame to the next."""
 
     def __init__(self) -> None:
-        self._format: tuple[Any, ...] | None = None
         self._resampler: av.AudioResampler | None = None
 
     def resample(self, frame: AudioFrame) -> bytes:
         """The samples that are ready after `frame`, as int16 bytes."""
+        frame.pts = None  # positions count samples; a jump in the time stamps must not reach the resampler
+        if self._resampler is not None:
+            try:
+                return _bytes(self._resampler.resample(frame))
+            except ValueError:  # another format than the frames before: asking each one costs a tenth of the decoding
+                pass
         import av
 
-        done = b""
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self._format:
-            _check_source(frame.sample_rate, frame.layout.nb_channels)
-            done = self.flush()
-            self._format = form
-            self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE, frame_size=_RESAMPLED_FRAME)
-        assert self._resampler is not None
-        frame.pts = None  # positions count samples; a jump in the time stamps must not reach the resampler
-        return done + _bytes(self._resampler.resample(frame))
+        _check_source(frame.sample_rate, frame.layout.nb_channels)
+        held_back = self.flush()
+        self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE, frame_size=_RESAMPLED_FRAME)
+        return held_back + _bytes(self._resampler.resample(frame))
 
     def flush(self) -> bytes:
         """The samples still held back."""

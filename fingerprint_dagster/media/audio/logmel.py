@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import torch
 
-from fingerprint_dagster.media.audio.windows import SAMPLE_RATE, WINDOW_SAMPLES
+from fingerprint_dagster.media.audio.chromaprint import SAMPLE_RATE
+from fingerprint_dagster.media.audio.windows import WINDOW_SAMPLES
 from fingerprint_dagster.models.runtime import ModelSpec
 
 FFT_SIZE = 1024

@@ -4,13 +4,18 @@ The idea is Chromaprint's own matcher: equal items vote for the shift between th
 bit errors of the items are averaged. It differs in that all shifts with enough votes are looked at, not only the
 best one, that nothing is random, and that items without information are no evidence.
 
-Measured on 59 tracks of game music (5 h) by four authors and on transcodes, noise and excerpts of them; bit errors of
-32 per item, where two independent items differ in 16:
+Measured on the first four minutes of 59 tracks of game music and two demo sounds (2.5 hours), and copies of them, in
+bit errors of the 32 of an item, of which two random items differ in 16:
 
-- Copies: MP3, Opus and Vorbis of 24 to 128 kbit/s cut at any sample: 0.3 to 3.6 on average.
-- Unrelated, the best stretch at any shift of 260 pairs: 16 items 5.3, 24 items 5.7, 40 items 7.1, 80 items 10.1.
-- Bits that change from one item to the next: music 2.6 to 5.3 (5 % to 95 %), silence and steady tones 0, white
-  noise 1.7. Two recordings of white noise differ in only 3.4 bits, so noise must not count either.
+- Copies cut at any sample, 5 to 30 s: as they are, MP3 32 and 64, AAC 24, Opus 16 kbit/s, an eighth of the loudness or
+  white noise 20 and 10 dB below: 0 to 3.4 (median 1.5); clipped, or noise 5 dB below: to 4.3; noise as loud as the
+  music: 4.5.
+- Unrelated, the best stretch at any shift of 300 pairs: 16 items 4.8, 24 items 6.5, 40 items 8.3, 80 items 9.2, 160
+  items 10.5. Of all 1,830 pairs, one matches with the thresholds below: two versions of one tune.
+- 354 excerpts of 10 s: all found; 354 of 5 s: all but 6, in parts that hardly change. Offsets are right to 0.11 s.
+- Bits that change from one item to the next: music 2.6 to 5.3 (5 % to 95 %), silence and steady tones 0, white noise
+  1.7. Two recordings of white noise differ in only 3.4 bits, so noise must not count either.
+- Not found: other speeds from about 1 % on, and a first difference (pre-emphasis) of the samples.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ CHANCE_ERROR = 16.0  # bit errors of two independent items
 INFORMATIVE_CHANGE = 2.2  # bits per item: between white noise and music
 INFORMATIVE_WINDOW = 32  # items over which it is averaged
 
-RUN_ERROR = 9.0  # an alignment holds while its smoothed bit error is below this: half way from a copy to chance
+RUN_ERROR = 9.0  # an alignment holds while its smoothed bit error is below this: midway between copy and chance
 RUN_WINDOW = 16  # items of the smoothing
 MERGED_GAP = 24  # items (3 s): shorter interruptions of one alignment do not end it
 MIN_ITEMS = 16  # informative items of evidence: 4.6 s of sound
@@ -42,7 +47,10 @@ _MAX_SHIFTS = 48  # looked at for each chunk
 
 @dataclass(frozen=True)
 class Segment:
-    """Items query_start.. and reference_start.., `items` of them, are the same sound at a mean bit error of `error`."""
+    """One stretch that is the same in both: `items` items from query_start and from reference_start on.
+
+    error: mean bit error of its informative items. evidence: the bits in which these agree beyond chance.
+    """
 
     query_start: int
     reference_start: int
@@ -149,7 +157,7 @@ def _segments_at(
 
 
 def _allowed_error(items: int) -> float:
-    """Chance offers the better stretches the shorter they are: 3.5 bits at 16 items, 6 from 96 items (14.5 s) on."""
+    """Chance offers better stretches the shorter they are: 3.5 bits for 16 items (4.6 s), 6 from 96 (14.5 s) on."""
     return min(MAX_ERROR, 3 + items / 32)
 
 

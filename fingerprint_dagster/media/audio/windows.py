@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-SAMPLE_RATE = 11025  # Hz, mono
+from fingerprint_dagster.media.audio.chromaprint import SAMPLE_RATE
+
 WINDOW_SECONDS = 4.0
 HOP_SECONDS = 2.0
 WINDOW_SAMPLES = int(WINDOW_SECONDS * SAMPLE_RATE)

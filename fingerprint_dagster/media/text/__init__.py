@@ -25,7 +25,7 @@ class TextPlugin(ContentTypePlugin):
         ".py .js .ts .java .c .h .cpp .go .rs .rb .php .sh .sql .css".split()
     )
     batch_size: ClassVar[int] = 1000
-    versions: ClassVar[Mapping[str, str]] = {"decode": "1", "embed": "1", "hash": "1"}
+    versions: ClassVar[Mapping[str, str]] = {"decode": "text_utf8_v1", "embed": "none_v1", "hash": "minhash_v1"}
 
     def sniff(self, head: bytes) -> str | None:
         """`text/html` or `text/plain`; None for anything else, PDF and office documents included."""

@@ -194,5 +194,9 @@ def _guessed(data: bytes) -> str | None:
 
     first = len(data) - len(data.lstrip(_ASCII))
     start = max(0, data.rfind(b"\n", 0, first), first - _SAMPLE_BYTES // 2)
-    best = from_bytes(data[start : start + _SAMPLE_BYTES]).best()
-    return None if best is None else best.encoding
+    sample = data[start : start + _SAMPLE_BYTES]
+    for cut in range(4):  # where the sample ends inside a character, no encoding fits until that is cut off
+        best = from_bytes(sample[: len(sample) - cut]).best()
+        if best is not None:
+            return best.encoding
+    return None

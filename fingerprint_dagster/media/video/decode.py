@@ -11,10 +11,15 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from fingerprint_dagster.content import Value
@@ -45,6 +50,10 @@ _FORMATS = (
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
+# What PyAV raises for a damaged file: FFmpeg's errors, and Python's own from the file object (a seek before its start).
+_FAILURES = (av.FFmpegError, OSError, ValueError)
+_SLACK = 1e-3  # seconds: time stamps are rounded
+
 
 @dataclass
 class Outline:
@@ -65,16 +74,16 @@ class Outline:
 class Plan:
     """Which frames to decode.
 
-    keys: the number of each keyframe to decode -> whether what follows is decoded too, up to the next of them.
-    times: the times of these keyframes, ascending. key_step, fill_step: seconds. fill_first: whether the frames before
-    the first keyframe are decoded.
+    keys: the number of each keyframe to decode -> the time until which what follows it is decoded too, -1 for nothing.
+    times: the times of these keyframes, ascending. fill_first: until when the frames before the first of them are
+    decoded, or -1. key_step, fill_step: seconds from frame to frame.
     """
 
-    keys: dict[int, bool]
+    keys: dict[int, float]
     times: list[float]
+    fill_first: float
     key_step: float
     fill_step: float
-    fill_first: bool
 
 
 def plan(outline: Outline) -> Plan:
@@ -87,9 +96,11 @@ def plan(outline: Outline) -> Plan:
             chosen.append((number, time))
     times = [time for _, time in chosen]
     far = 0.0 if len(chosen) < FEW_KEYS else FAR_APART * fill_step
-    gaps = np.diff([*times, outline.end])
-    keys = {number: bool(gap > far) for (number, _), gap in zip(chosen, gaps, strict=True)}
-    return Plan(keys, times, key_step, fill_step, fill_first=not times or times[0] > far)
+    ends = [*times, np.inf]  # of what comes before each keyframe, and after the last one
+    # Within a key step of the next keyframe nothing is wanted.
+    fills = [end - key_step if min(end, outline.end) - start > far else -1.0 for start, end in pairwise([0.0, *ends])]
+    keys = {number: fill for (number, _), fill in zip(chosen, fills[1:], strict=True)}
+    return Plan(keys, times, fills[0], key_step, fill_step)
 
 
 def decode(path: Path) -> Value:
@@ -128,21 +139,17 @@ def decode(path: Path) -> Value:
     )
 
 
-_SLACK = 1e-3  # seconds: time stamps are rounded
-
-
 class _Sampler:
     """Decodes the packets that a plan asks for and keeps the frames it wants. Holds one decoded frame at a time."""
 
     def __init__(self, stream: Any, outline: Outline, plan: Plan) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self.times: list[float] = []
         # Every two frames are a key step apart; memory that is never written costs nothing.
         room = min(MAX_FRAMES, int(outline.end / plan.key_step)) + 2
         self.frames: NDArray[np.uint8] = np.empty((room, FRAME_SIDE, FRAME_SIDE, 3), np.uint8)
         self.quarter_turns = 0
         self.damaged = False
+        self._missing_keys = 0
         self._stream = stream
         self._outline = outline
         self._plan = plan
@@ -154,69 +161,70 @@ class _Sampler:
 
     def run(self, container: Any) -> None:
         """Fill `times` and `frames`."""
-        import av
-
         context = self._stream.codec_context
-        filling = self._plan.fill_first
+        until = self._plan.fill_first
         try:
-            for number, packet in _packets(container, self._stream):
+            for number, time, packet in _packets(container, self._stream):
                 if number == self._outline.packets:
                     break
-                filling = self._plan.keys.get(number, filling)
-                context.skip_frame = self._skip if filling else "DEFAULT"
-                if filling or number in self._plan.keys:
-                    self._decode(packet)
-        except av.FFmpegError:
+                is_planned = number in self._plan.keys
+                if is_planned:
+                    self._missing_keys += 1
+                    until = self._plan.keys[number]
+                elif time > until:
+                    until = -1.0  # for good, up to the next planned keyframe: what follows may refer to this frame
+                    continue
+                context.skip_frame = self._skip if until >= 0 else "DEFAULT"
+                self._decode(packet)
+        except _FAILURES:
             self.damaged = True
         self._decode(None)
+        self.damaged = self.damaged or self._missing_keys > 0
 
     def _decode(self, packet: Any) -> None:
-        import av
-
         try:
             for frame in self._stream.codec_context.decode(packet):
                 self._take(frame)
-        except (av.FFmpegError, ValueError):
+        except _FAILURES:
             # Theora's header packets are refused before the first frame, and nothing is lost by it.
             self.damaged = self.damaged or bool(self.times)
 
     def _take(self, frame: Any) -> None:
-        if frame.pts is None or len(self.times) == len(self.frames):
-            return
         if frame.is_corrupt:
             self.damaged = True
             return
+        self._missing_keys -= frame.key_frame
+        if frame.pts is None or len(self.times) == len(self.frames):
+            return
         time = max(0.0, float(frame.pts * self._stream.time_base) - _start(self._stream))
-        if not self._wanted(time):
+        if not self._wanted(time, frame.key_frame):
             return
         small = self._reformatter.reformat(frame, FRAME_SIDE, FRAME_SIDE, "rgb24", interpolation="BICUBIC", threads=1)
         self.quarter_turns = round(frame.rotation / 90) % 4
         self.frames[len(self.times)] = np.rot90(small.to_ndarray(), self.quarter_turns)
         self.times.append(time)
 
-    def _wanted(self, time: float) -> bool:
-        """A keyframe of the plan; or a frame a fill step after the last, unless such a keyframe follows at once.
+    def _wanted(self, time: float, is_key: bool) -> bool:
+        """A keyframe, at a key step; another frame at a fill step, unless a keyframe of the plan follows at once.
 
         Keyframes come first because encoders place them where the picture changes, at the same frames in every copy.
         """
         since = time - self.times[-1] if self.times else np.inf
-        following = bisect_right(self._plan.times, time + _SLACK)
-        if following and abs(self._plan.times[following - 1] - time) <= _SLACK:
-            return since >= self._plan.key_step - 2 * _SLACK
+        if is_key:
+            return bool(since >= self._plan.key_step - _SLACK)
+        following = bisect_right(self._plan.times, time)
         near = following < len(self._plan.times) and self._plan.times[following] - time < self._plan.key_step
-        return since >= self._plan.fill_step - _SLACK and not near
+        return bool(since >= self._plan.fill_step - _SLACK and not near)
 
 
 @contextmanager
 def _video(path: Path) -> Iterator[tuple[Any, Any]]:
     """The open container and its main video stream."""
-    import av
-
     # A file object, not a name: names can be read as addresses.
     with path.open("rb") as file:
         try:
             container = av.open(file, mode="r", container_options=_OPTIONS, metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as error:
+        except _FAILURES as error:
             reason = getattr(error, "strerror", None) or error
             raise ContentError(f"not a readable video file ({reason})") from error
         with container:
@@ -225,8 +233,6 @@ def _video(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _main_stream(streams: Any) -> Any:
     """The video stream with the largest picture. Cover art and thumbnails are not video."""
-    from av.stream import Disposition
-
     still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
     videos = [stream for stream in streams.video if not stream.disposition & still]
     if not videos and streams.audio:
@@ -249,37 +255,39 @@ def _start(stream: Any) -> float:
     return float((stream.start_time or 0) * stream.time_base)
 
 
-def _packets(container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
-    """The packets of the stream, numbered, every one with a time. Raises av.FFmpegError where reading fails."""
-    tick = 1 / (stream.average_rate or stream.guessed_rate or 25) / stream.time_base
+def _packets(container: Any, stream: Any) -> Iterator[tuple[int, float, Any]]:
+    """Number, time in seconds and packet of each frame, in decoding order. Raises _FAILURES where reading fails."""
+    start, base, tick = _start(stream), stream.time_base, _tick(stream)
     number = 0
     for packet in container.demux(stream):
         if not packet.size:
             continue
         if packet.pts is None and packet.dts is None:  # bare elementary streams carry no clock
-            packet.pts = packet.dts = round(number * tick)
-        yield number, packet
+            packet.pts = packet.dts = round(number * tick / base)
+        stamp = packet.dts if packet.pts is None else packet.pts
+        yield number, max(0.0, float(stamp * base) - start), packet
         number += 1
 
 
-def _read_outline(container: Any, stream: Any) -> Outline:
-    import av
+def _tick(stream: Any) -> Fraction:
+    """The time from frame to frame that the header declares, in seconds."""
+    return 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
 
+
+def _read_outline(container: Any, stream: Any) -> Outline:
     outline = Outline()
-    start, base = _start(stream), stream.time_base
-    tick = 1 / (stream.average_rate or stream.guessed_rate or 25) / base
+    base = stream.time_base
     try:
-        for number, packet in _packets(container, stream):
-            stamp = packet.dts if packet.pts is None else packet.pts
-            time = max(0.0, float(stamp * base) - start)
+        for number, time, packet in _packets(container, stream):
             if time > MAX_DURATION:
                 outline.complete = False
                 break
             if packet.is_keyframe:
                 outline.keys.append((number, time))
-            outline.end = max(outline.end, time + float((packet.duration or tick) * base))
+            length = packet.duration * base if packet.duration else _tick(stream)
+            outline.end = max(outline.end, time + float(length))
             outline.packets = number + 1
-    except av.FFmpegError:
+    except _FAILURES:
         outline.complete = False
     declared = float(stream.duration * base) if stream.duration else 0.0
     if outline.end < declared - max(2.0, 0.02 * declared):

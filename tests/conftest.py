@@ -1,0 +1,82 @@
+"""Fixtures that tests of several folders share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from fingerprint_dagster.media.registry import content_types
+from fingerprint_dagster.settings import get_settings
+
+TESTS = Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder as the home of every setting read in the test."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FINGERPRINT_HOME", str(folder))
+    get_settings.cache_clear()
+    yield folder
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of published test vectors of the algorithms."""
+    folder = Path(os.environ.get("FINGERPRINT_VECTORS") or TESTS.parents[1] / "shared" / "vectors")
+    if not folder.is_dir():
+        pytest.skip(f"no test vectors in {folder}: name their folder in FINGERPRINT_VECTORS")
+    return folder
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """The installed content type `waveform`; `calls` is the file its calls are written to."""
+
+    site: Path
+    calls: Path
+
+    def count(self, stage: str) -> int:
+        """How often that stage was called since the test began or `forget` was called."""
+        return sum(line.startswith(f"{stage} ") for line in self.calls.read_text().splitlines())
+
+    def counts(self) -> dict[str, int]:
+        """The calls of the three stages."""
+        return {stage: self.count(stage) for stage in ("decode", "embed", "hash")}
+
+    def forget(self) -> None:
+        """Count from zero."""
+        self.calls.write_text("")
+
+
+@pytest.fixture(scope="session")
+def waveform_package(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
+    """The package of the content type `waveform`, installed by pip into a folder of its own."""
+    folder = tmp_path_factory.mktemp("waveform")
+    shutil.copytree(TESTS / "packages" / "waveform_plugin", folder / "source")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", folder / "source"]
+    subprocess.run(command, check=True)
+    return Waveform(folder / "site", folder / "calls")
+
+
+@pytest.fixture
+def waveform(waveform_package: Waveform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waveform]:
+    """The content type `waveform`, there in this process and in those it starts, for the time of the test."""
+    monkeypatch.setenv("WAVEFORM_CALLS", str(waveform_package.calls))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(waveform_package.site), str(TESTS.parent)]))
+    monkeypatch.syspath_prepend(waveform_package.site)
+    content_types.cache_clear()
+    if not waveform_package.calls.exists():
+        # Worker processes have the environment that their fork server was started with; let it start anew.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    waveform_package.forget()
+    yield waveform_package
+    content_types.cache_clear()

@@ -1,0 +1,577 @@
+"""The audio plugin on real and broken files: decode, sniff, vectors, components, matches."""
+
+import subprocess
+import sys
+import tempfile
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fingerprint_dagster.codec import sketch_to_value, value_to_sketch
+from fingerprint_dagster.content import Content, Fingerprint, Match, Sketch, Value
+from fingerprint_dagster.errors import ContentError
+from fingerprint_dagster.media.audio import AudioPlugin
+from fingerprint_dagster.media.audio import decode as decode_module
+from fingerprint_dagster.media.audio.chromaprint import ITEM_SECONDS, SAMPLE_RATE, SILENT_ITEM
+from fingerprint_dagster.media.audio.decode import decode_audio, sniff_audio
+from fingerprint_dagster.media.audio.windows import HOP_SAMPLES, WINDOW_SAMPLES, window_positions, windows
+from fingerprint_dagster.models import ModelRuntime
+
+iscc_samples = pytest.importorskip("iscc_samples", reason="the demo media (pip install fingerprint-dagster[demo])")
+
+AUDIO = {Path(path).name: Path(path) for path in iscc_samples.audios()}
+VIDEO = {Path(path).name: Path(path) for path in iscc_samples.videos()}
+PLUGIN = AudioPlugin()
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
+    """samples: int16 [n] or [n, channels]."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+def write_silent_video(path: Path) -> Path:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number, np.uint8), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def tone(seconds: float, hertz: float = 440.0, rate: int = SAMPLE_RATE) -> np.ndarray:
+    return np.round(8000 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.int16)
+
+
+def noise(seconds: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 3000, int(seconds * SAMPLE_RATE)).astype(np.int16)
+
+
+def sketch(pcm: np.ndarray) -> Sketch:
+    decoded = Value({"pcm": pcm}, {"duration": len(pcm) / SAMPLE_RATE})
+    return PLUGIN.hash(decoded, PLUGIN.embed([decoded], ModelRuntime(device="cpu"))[0])
+
+
+def fingerprint(pcm: np.ndarray, name: str = "it") -> Fingerprint:
+    return Fingerprint(Content(name, f"file:///{name}", "audio"), "", 0, "audio/wav", "", sketch(pcm))
+
+
+def match(query: np.ndarray, reference: np.ndarray) -> list[Match]:
+    return PLUGIN.match(fingerprint(query, "query"), fingerprint(reference, "reference"))
+
+
+@pytest.fixture(scope="module")
+def song() -> np.ndarray:
+    """15.5 s of music."""
+    return decode_audio(AUDIO["demo.mp3"]).arrays["pcm"]
+
+
+@pytest.fixture(scope="module")
+def soundtrack() -> np.ndarray:
+    """60 s of speech over sounds."""
+    return decode_audio(VIDEO["demo.mp4"]).arrays["pcm"]
+
+
+# --- decode
+
+
+@pytest.mark.parametrize("name", sorted(set(AUDIO) - {"short.wav"}))
+def test_every_demo_format_gives_the_same_sound(name: str, song: np.ndarray) -> None:
+    value = decode_audio(AUDIO[name])
+    pcm = value.arrays["pcm"]
+    assert pcm.dtype == np.int16
+    assert value.info["duration"] == pytest.approx(15.5, abs=0.05)
+    assert value.info["duration"] == len(pcm) / SAMPLE_RATE
+    assert (value.info["sample_rate"], value.info["channels"]) == (48000 if name == "demo.opus" else 44100, 2)
+    assert "partial" not in value.info
+    # Bare AAC and AC-3 streams keep the encoder's lead-in: compare at the best shift of up to 0.1 s.
+    part = song[50_000:80_000]
+    likeness = [np.corrcoef(pcm[50_000 + late : 80_000 + late], part)[0, 1] for late in range(-100, 1100)]
+    assert max(likeness) > 0.9
+
+
+@pytest.mark.parametrize("name", sorted(set(VIDEO) - {"demo.gif", "demo.m1v"}))
+def test_soundtrack_of_every_demo_video(name: str) -> None:
+    value = decode_audio(VIDEO[name])
+    assert value.info["duration"] == pytest.approx(60.1, abs=0.15)
+    assert np.abs(value.arrays["pcm"]).max() > 6000
+    assert "partial" not in value.info
+
+
+def test_info_names_the_codec() -> None:
+    assert [decode_audio(AUDIO[n]).info["codec"] for n in ("demo.mp3", "demo.ogg", "short.wav")] == [
+        "mp3",
+        "vorbis",
+        "pcm_s16le",
+    ]
+
+
+def test_cover_art_changes_nothing(song: np.ndarray) -> None:
+    assert np.array_equal(decode_audio(AUDIO["withcover.mp3"]).arrays["pcm"], song)
+
+
+def test_samples_at_the_target_rate_are_kept(tmp_path: Path) -> None:
+    pcm = noise(2, 1)
+    assert np.array_equal(decode_audio(write_wav(tmp_path / "it", pcm)).arrays["pcm"], pcm)
+
+
+def test_stereo_is_the_mean_of_both_channels(tmp_path: Path) -> None:
+    left, right = noise(1, 1), noise(1, 2)
+    mono = decode_audio(write_wav(tmp_path / "it", np.stack((left, right), 1))).arrays["pcm"]
+    assert np.abs(mono - (left.astype(int) + right) / 2).max() <= 1
+
+
+def test_eight_channels(tmp_path: Path) -> None:
+    value = decode_audio(write_wav(tmp_path / "it", np.repeat(noise(1, 1)[:, None], 8, axis=1)))
+    assert value.info["channels"] == 8
+    assert np.corrcoef(value.arrays["pcm"], noise(1, 1))[0, 1] > 0.99
+
+
+def test_high_sample_rate(tmp_path: Path) -> None:
+    value = decode_audio(write_wav(tmp_path / "it", tone(2, rate=192_000), 192_000))
+    assert value.info["sample_rate"] == 192_000
+    pcm = value.arrays["pcm"]
+    assert len(pcm) == pytest.approx(2 * SAMPLE_RATE, abs=2)
+    assert np.abs(np.fft.rfft(pcm)).argmax() == pytest.approx(880, abs=1)  # bins of 0.5 Hz
+
+
+def test_half_a_second_is_sound_too(tmp_path: Path) -> None:
+    value = decode_audio(write_wav(tmp_path / "it", tone(0.5)))
+    assert value.info["duration"] == pytest.approx(0.5, abs=0.001)
+    assert "partial" not in value.info
+
+
+def test_format_that_changes_on_the_way(tmp_path: Path) -> None:
+    # Two Ogg files one after the other are one valid, chained Ogg file.
+    one, other = AUDIO["demo.opus"].read_bytes(), AUDIO["demo.ogg"].read_bytes()
+    path = tmp_path / "it"
+    path.write_bytes(other + other)
+    assert decode_audio(path).info["duration"] == pytest.approx(31, abs=0.2)
+    path.write_bytes(other + one)  # of another codec: the first part at least
+    assert decode_audio(path).info["duration"] >= 15
+
+
+def failure(path: Path) -> ContentError:
+    with pytest.raises(ContentError) as caught:
+        decode_audio(path)
+    assert not caught.value.retryable
+    assert str(path) not in caught.value.reason
+    return caught.value
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "it").write_bytes(b"")
+    assert failure(tmp_path / "it").reason == "the file is empty"
+
+
+def test_wav_without_samples(tmp_path: Path) -> None:
+    failure(write_wav(tmp_path / "it", np.zeros(0, np.int16)))
+
+
+def test_text_renamed_to_mp3(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp3"
+    path.write_text("This is no music, whatever its name says.\n" * 500)
+    assert "FFmpeg" in failure(path).reason
+
+
+def test_random_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp3"
+    path.write_bytes(np.random.default_rng(1).bytes(100_000))
+    failure(path)
+
+
+def test_video_without_sound_and_picture_say_so(tmp_path: Path) -> None:
+    for path in (write_silent_video(tmp_path / "silent.mp4"), Path(iscc_samples.images()[0])):
+        reason = failure(path).reason
+        assert "no audio stream" in reason
+        assert "register" in reason
+
+
+@pytest.mark.parametrize("name", ["demo.mp3", "demo.wv"])
+def test_truncated_file_keeps_what_is_there(name: str, tmp_path: Path, song: np.ndarray) -> None:
+    data = AUDIO[name].read_bytes()
+    (tmp_path / "it").write_bytes(data[: len(data) // 2])
+    value = decode_audio(tmp_path / "it")
+    assert value.info["partial"] is True
+    pcm = value.arrays["pcm"]
+    assert len(pcm) / len(song) == pytest.approx(0.5, abs=0.1)
+    assert np.corrcoef(pcm[:50_000], song[:50_000])[0, 1] > 0.99
+
+
+def test_nearly_nothing_left_of_a_file_is_an_error(tmp_path: Path) -> None:
+    data = AUDIO["demo.mp3"].read_bytes()
+    (tmp_path / "it").write_bytes(data[: len(data) // 20])
+    assert "truncated" in failure(tmp_path / "it").reason
+
+
+def test_mp4_without_its_index_is_an_error(tmp_path: Path) -> None:
+    data = VIDEO["demo.mov"].read_bytes()
+    (tmp_path / "it").write_bytes(data[:3000])
+    failure(tmp_path / "it")
+
+
+def test_damage_in_the_middle_costs_only_that_part(tmp_path: Path, song: np.ndarray) -> None:
+    data = bytearray(AUDIO["demo.mp3"].read_bytes())
+    data[100_000:110_000] = np.random.default_rng(1).bytes(10_000)
+    (tmp_path / "it").write_bytes(data)
+    pcm = decode_audio(tmp_path / "it").arrays["pcm"]
+    assert len(pcm) / len(song) > 0.9
+    assert np.array_equal(pcm[:50_000], song[:50_000])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["demo.mp3", "demo.ogg", "demo.aac", "demo.ac3", "short.wav"]),
+    st.lists(st.tuples(st.integers(0, 19_999), st.integers(0, 255)), max_size=20),
+)
+def test_damaged_bytes_give_a_value_or_a_content_error(name: str, damage: list[tuple[int, int]]) -> None:
+    content = bytearray(AUDIO[name].read_bytes()[:20_000])
+    for place, byte in damage:
+        content[place] = byte
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            samples = len(decode_audio(Path(file.name)).arrays["pcm"])
+        except ContentError:
+            samples = None
+    assert samples is None or samples > 0
+
+
+def test_longer_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "MAX_SECONDS", 10)
+    assert "longer than" in failure(AUDIO["demo.mp3"]).reason
+
+
+def test_playlists_open_nothing(tmp_path: Path) -> None:
+    target = AUDIO["demo.mp3"].resolve()
+    playlists = {
+        "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:16\n#EXTINF:16,\n{target.as_uri()}\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile '{target}'\n",
+        "list.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    }
+    for name, text in playlists.items():
+        (tmp_path / name).write_text(text)
+        failure(tmp_path / name)
+
+
+# --- sniff
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("demo.aac", "audio/aac"),
+        ("demo.ac3", "audio/ac3"),
+        ("demo.aif", "audio/aiff"),
+        ("demo.mp3", "audio/mpeg"),
+        ("withcover.mp3", "audio/mpeg"),
+        ("demo.ogg", "audio/ogg"),
+        ("demo.opus", "audio/ogg"),
+        ("demo.wav", "audio/wav"),
+        ("demo.wv", "audio/x-wavpack"),
+    ],
+)
+def test_sniff_sound(name: str, media_type: str) -> None:
+    assert PLUGIN.sniff(AUDIO[name].read_bytes()[:4096]) == media_type
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("demo.3gp", "video/3gpp"),
+        ("demo.avi", "video/x-msvideo"),
+        ("demo.flv", "video/x-flv"),
+        ("demo.mkv", "video/x-matroska"),
+        ("demo.mov", "video/quicktime"),
+        ("demo.mp4", "video/mp4"),
+        ("demo.mpg", "video/mpeg"),
+        ("demo.ogv", "video/ogg"),
+        ("demo.rm", "video/x-realmedia"),
+        ("demo.webm", "video/webm"),
+        ("demo.wmv", "video/x-ms-asf"),
+    ],
+)
+def test_sniff_video_containers(name: str, media_type: str) -> None:
+    assert sniff_audio(VIDEO[name].read_bytes()[:4096]) == media_type
+
+
+def test_sniff_formats_by_their_first_bytes() -> None:
+    assert sniff_audio(b"fLaC\0\0\0\x22") == "audio/flac"
+    assert sniff_audio(b"ID3\x04\0\0\0\0\0\0fLaC") == "audio/flac"
+    assert sniff_audio(b"#!AMR\n") == "audio/amr"
+    assert sniff_audio(b"\0\0\0\x20ftypM4A ") == "audio/mp4"
+    assert sniff_audio(decode_module._ASF) == "audio/x-ms-wma"
+    mp3 = AUDIO["demo.mp3"].read_bytes()
+    tag = 10 + sum(byte << shift for byte, shift in zip(mp3[6:10], (21, 14, 7, 0), strict=True))
+    assert mp3[:3] == b"ID3"
+    assert sniff_audio(mp3[tag : tag + 4096]) == "audio/mpeg"
+
+
+def test_sniff_knows_what_is_no_sound() -> None:
+    for path in [*iscc_samples.images(), *iscc_samples.texts(), VIDEO["demo.gif"]]:
+        assert sniff_audio(Path(path).read_bytes()[:4096]) is None, path
+    assert sniff_audio("\ufeffUTF-16 text".encode("utf-16-le")) is None
+    assert sniff_audio(b"\0\0\0\x20ftypavif") is None
+
+
+@given(st.binary(max_size=200))
+def test_sniff_never_raises(head: bytes) -> None:
+    for start in (b"", b"ID3", b"RIFF", b"\xff\xfb", b"\xff\xf1", b"\0\0\0\x20ftyp", b"\x1a\x45\xdf\xa3"):
+        assert sniff_audio(start + head) is None or "/" in str(sniff_audio(start + head))
+
+
+def test_sniff_random_bytes() -> None:
+    random = np.random.default_rng(1)
+    assert [s for s in (sniff_audio(random.bytes(4096)) for _ in range(3000)) if s] == []
+
+
+# --- vectors
+
+
+@given(st.integers(0, 400_000))
+def test_windows_cover_every_sample(count: int) -> None:
+    pcm = np.arange(count, dtype=np.int32).astype(np.int16)
+    cuts = windows(pcm)
+    assert all(len(cut) == WINDOW_SAMPLES for cut in cuts)
+    assert count == 0 or (len(cuts) - 1) * HOP_SAMPLES < count <= (len(cuts) - 1) * HOP_SAMPLES + WINDOW_SAMPLES
+    for number, cut in enumerate(cuts):
+        part = pcm[number * HOP_SAMPLES : number * HOP_SAMPLES + WINDOW_SAMPLES]
+        assert np.array_equal(cut[: len(part)], part)
+        assert not cut[len(part) :].any()
+    places = window_positions(len(cuts), count / SAMPLE_RATE)
+    assert places.shape == (len(cuts), 2)
+    assert (places[:, 1] > places[:, 0]).all()
+
+
+def test_mel_power_agrees_with_librosa(song: np.ndarray) -> None:
+    librosa = pytest.importorskip("librosa")
+    torch = pytest.importorskip("torch")
+    from fingerprint_dagster.media.audio import logmel
+
+    cut = song[SAMPLE_RATE : SAMPLE_RATE + WINDOW_SAMPLES]
+    ours = logmel.LogMel().mel_power(torch.from_numpy(cut.copy())[None])[0].numpy()
+    theirs = librosa.feature.melspectrogram(
+        y=cut / np.float32(32768),
+        sr=SAMPLE_RATE,
+        n_fft=logmel.FFT_SIZE,
+        hop_length=logmel.FFT_HOP,
+        center=False,
+        n_mels=logmel.MELS,
+        fmin=logmel.LOWEST_HZ,
+        fmax=logmel.HIGHEST_HZ,
+    )
+    assert ours.shape == theirs.shape
+    assert np.allclose(np.log(ours + logmel.QUIET), np.log(theirs + logmel.QUIET), atol=1e-3)
+
+
+def vectors(pcm: np.ndarray, **runtime: str) -> np.ndarray:
+    return PLUGIN.embed([Value({"pcm": pcm})], ModelRuntime(device="cpu", **runtime))[0].arrays["logmel"]
+
+
+def test_vectors_are_unit_length_and_tell_windows_apart(soundtrack: np.ndarray) -> None:
+    ours = vectors(soundtrack)
+    assert (ours.dtype, ours.shape) == (np.float32, (30, 256))
+    assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+    later = vectors(soundtrack[HOP_SAMPLES // 2 :])  # every window lies between two of ours, a second off
+    similar = later[:28] @ ours.T
+    right = [row.argmax() in (number, number + 1) for number, row in enumerate(similar)]
+    assert np.mean(right) > 0.85
+
+
+def test_vectors_do_not_depend_on_loudness_or_precision(soundtrack: np.ndarray) -> None:
+    ours = vectors(soundtrack)
+    assert ((vectors(soundtrack // 2) * ours).sum(axis=1) > 0.99).all()
+    assert np.allclose(vectors(soundtrack, precision="bf16"), ours, atol=1e-5)
+
+
+def test_a_batch_gives_each_sound_its_own_vectors(song: np.ndarray) -> None:
+    sounds = [song, np.zeros(0, np.int16), tone(0.5), song[:70_000]]
+    together = PLUGIN.embed([Value({"pcm": pcm}) for pcm in sounds], ModelRuntime(device="cpu"))
+    assert [len(value.arrays["logmel"]) for value in together] == [7, 0, 1, 3]
+    for pcm, value in zip(sounds, together, strict=True):
+        assert np.allclose(value.arrays["logmel"], vectors(pcm), atol=1e-5)
+
+
+# --- components
+
+
+def test_components_of_a_song(song: np.ndarray) -> None:
+    made = sketch(song)
+    data, tokens, mel = made.components
+    assert [(c.algorithm, c.kind) for c in made.components] == [
+        ("chromaprint_v1", "data"),
+        ("chromaprint_tokens_v1", "tokens"),
+        ("logmel_v1", "cosine"),
+    ]
+    assert data.values.dtype == np.uint32
+    assert tokens.values.dtype == np.uint64
+    assert tokens.positions is not None
+    assert tokens.positions.shape == (len(tokens.values), 2)
+    assert (tokens.values[1:] != tokens.values[:-1]).all()
+    # Every item is in the row whose time it begins in.
+    for number, item in enumerate(data.values):
+        row = np.searchsorted(tokens.positions[:, 0], number * ITEM_SECONDS + 1e-6) - 1
+        assert tokens.values[row] == int(item) & 0xFFFFFFF0
+    assert tokens.positions.max() <= made.info["duration"]
+    assert tokens.searchable is not None
+    assert tokens.searchable.mean() > 0.8
+    assert mel.positions is not None
+    assert mel.positions[-1, 1] == pytest.approx(made.info["duration"])
+    assert mel.searchable is not None
+    assert mel.searchable.mean() > 0.8
+    assert made.info["low_information"] is False
+    again = value_to_sketch(sketch_to_value(made))
+    assert np.array_equal(again.components[1].values, tokens.values)
+
+
+@pytest.mark.parametrize(
+    "pcm",
+    [
+        np.zeros(0, np.int16),
+        np.zeros(20 * SAMPLE_RATE, np.int16),
+        np.full(20 * SAMPLE_RATE, 5000, np.int16),
+        tone(20),
+        tone(20) // 2 + tone(20, 660) // 2 + noise(20, 1) // 100,
+        noise(20, 1),
+        tone(0.5),
+        noise(2.9, 1),
+    ],
+    ids=["nothing", "silence", "constant", "tone", "chord", "noise", "half a second", "under three seconds"],
+)
+def test_what_has_no_information_is_never_looked_up(pcm: np.ndarray) -> None:
+    made = sketch(pcm)
+    assert made.info["low_information"] is True
+    for component in made.components:
+        assert component.searchable is not None
+        assert len(component.searchable) == len(component.values)
+        assert component.searchable.mean() <= 0.05 if len(component.values) else True
+
+
+def test_silent_part_of_a_song_is_not_looked_up(song: np.ndarray) -> None:
+    made = sketch(np.concatenate((song, np.zeros(30 * SAMPLE_RATE, np.int16))))
+    tokens = made.components[1]
+    assert tokens.searchable is not None
+    assert SILENT_ITEM & 0xFFFFFFF0 in tokens.values
+    assert not tokens.searchable[tokens.values == SILENT_ITEM & 0xFFFFFFF0].any()
+    mel = made.components[2]
+    assert mel.positions is not None
+    assert mel.searchable is not None
+    assert not mel.searchable[mel.positions[:, 0] > 18].any()
+    assert mel.searchable[mel.positions[:, 1] < 14].any()
+
+
+# --- matches
+
+
+@pytest.mark.parametrize("name", ["demo.aac", "demo.ogg", "demo.opus", "demo.wav", "demo.ac3"])
+def test_transcodes_match_over_their_whole_length(name: str, song: np.ndarray) -> None:
+    (found,) = match(decode_audio(AUDIO[name]).arrays["pcm"], song)
+    assert found.evidence == "chromaprint_v1"
+    assert found.reference.content_id == "reference"
+    assert found.score > 0.9
+    assert found.query_range is not None
+    assert found.reference_range is not None
+    for start, end in (found.query_range, found.reference_range):
+        assert start <= 0.3
+        assert end >= 15.2
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 49 * SAMPLE_RATE))
+def test_ten_seconds_are_found_at_their_place(start: int) -> None:
+    whole = decode_audio(VIDEO["demo.mp4"]).arrays["pcm"]
+    found = match(whole[start : start + 10 * SAMPLE_RATE], whole)[0]
+    assert found.query_range is not None
+    assert found.reference_range is not None
+    assert abs(found.reference_range[0] - found.query_range[0] - start / SAMPLE_RATE) <= 0.2
+    assert found.query_range[0] <= 1
+    assert found.query_range[1] >= 9
+
+
+def test_part_inside_another_sound_is_found_at_its_edges(song: np.ndarray, soundtrack: np.ndarray) -> None:
+    mixed = np.concatenate((soundtrack[: 20 * SAMPLE_RATE], song, soundtrack[20 * SAMPLE_RATE :]))
+    found = match(song, mixed)
+    assert len(found) == 1
+    assert found[0].reference_range == pytest.approx((20, 35.5), abs=0.8)
+
+
+def test_repeated_song_is_found_twice(song: np.ndarray, soundtrack: np.ndarray) -> None:
+    twice = np.concatenate((song, soundtrack[: 20 * SAMPLE_RATE], song))
+    starts = sorted(m.reference_range[0] for m in match(song, twice) if m.reference_range)
+    assert starts == pytest.approx([0, len(song) / SAMPLE_RATE + 20], abs=0.5)
+
+
+def test_loudness_and_noise_still_match(soundtrack: np.ndarray) -> None:
+    random = np.random.default_rng(1).normal(0, 0.3 * soundtrack.std(), len(soundtrack))  # 10 dB below
+    louder = np.clip(1.8 * (soundtrack + random), -32768, 32767).astype(np.int16)
+    (found,) = match(louder, soundtrack)
+    assert found.score > 0.8
+    assert found.reference_range == pytest.approx(
+        (0, 60), abs=2
+    )  # it begins in silence, where the noise is all there is
+
+
+def test_unrelated_sounds_do_not_match(song: np.ndarray, soundtrack: np.ndarray) -> None:
+    assert match(song, soundtrack) == []
+    assert match(soundtrack, song) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.zeros(60 * SAMPLE_RATE, np.int16), np.zeros(60 * SAMPLE_RATE, np.int16)),
+        (tone(60), tone(60)),
+        (tone(60), tone(60, 441)),
+        (noise(120, 1), noise(120, 2)),
+        (tone(1), tone(1)),
+    ],
+    ids=["silence", "tone", "two tones", "noise", "short"],
+)
+def test_silence_tones_and_noise_never_match(one: np.ndarray, other: np.ndarray) -> None:
+    assert match(one, other) == []
+
+
+def test_fingerprints_without_chromaprint_do_not_match(song: np.ndarray) -> None:
+    bare = Fingerprint(Content("bare", "file:///bare", "audio"), "", 0, "audio/wav", "", Sketch(()))
+    assert PLUGIN.match(bare, fingerprint(song)) == []
+    assert PLUGIN.match(fingerprint(song), bare) == []
+
+
+# --- the plugin
+
+
+def test_importing_and_hashing_load_no_torch() -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from fingerprint_dagster.media.audio import AudioPlugin\n"
+        "heavy = {'torch', 'av', 'librosa', 'numba', 'scipy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "from fingerprint_dagster.content import Value\n"
+        "pcm = Value({'pcm': np.zeros(99999, np.int16)}, {'duration': 9.07})\n"
+        "AudioPlugin().hash(pcm, Value({'logmel': np.zeros((4, 256), np.float32)}))\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_plugin_claims_sound_files_and_versions_every_stage() -> None:
+    assert {".mp3", ".flac", ".ogg", ".opus", ".wav", ".m4a", ".wma"} <= PLUGIN.extensions
+    assert all(end == end.lower() and end.startswith(".") for end in PLUGIN.extensions)
+    assert set(PLUGIN.versions) == {"decode", "embed", "hash"}
