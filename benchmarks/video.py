@@ -4,9 +4,9 @@
 
 Two videos are made from the ISCC demo (176 x 144) and kept in the temporary folder: scaled to 1920 x 1080, with film
 grain so that 5 Mbit/s are needed; one with a keyframe every two seconds, as streaming services encode, one with the
-encoder's default of up to ten. vPDQ is done as its authors do it: every frame decoded, one a second hashed at full size,
-here by the `pdqhash` package. The figures are CPU seconds of this process, all its threads together; decoding is on one
-thread everywhere. Needs the `bench` extra.
+encoder's default of up to ten. vPDQ is done as its authors do it: every frame decoded, one a second hashed at full
+size, here by the `pdqhash` package. The figures are CPU seconds of this process, all its threads together; decoding is
+on one thread everywhere. Needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -106,10 +106,8 @@ def measure(path: Path, plugin: VideoPlugin, models: ModelRuntime) -> None:
     rows.append(("vPDQ at 1 a second: decode and hash", *cpu_seconds(lambda: vpdq(path))))
 
     info = decoded.info
-    rate = path.stat().st_size * 8e-6 / info["duration"]
-    print(
-        f"\n{path.name}: {info['duration']:.0f} s of {info['width']} x {info['height']} {info['codec']}, {rate:.1f} Mbit/s"
-    )
+    shape = f"{info['duration']:.0f} s of {info['width']} x {info['height']} {info['codec']}"
+    print(f"\n{path.name}: {shape}, {path.stat().st_size * 8e-6 / info['duration']:.1f} Mbit/s")
     print(f"{'':38}{'CPU-s':>8}{'frames':>8}")
     for name, seconds, frames in rows:
         print(f"{name:38}{seconds:8.2f}{frames:8}")

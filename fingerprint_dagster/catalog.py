@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS quarantine (
     batch TEXT NOT NULL, content_id TEXT NOT NULL, uri TEXT NOT NULL, stage TEXT NOT NULL, reason TEXT NOT NULL,
     retryable INTEGER NOT NULL, since REAL NOT NULL, PRIMARY KEY (batch, content_id)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS quarantine_by_content ON quarantine (content_id);
 """
 _LISTINGS_AT_ONCE = 500
 
@@ -108,22 +109,22 @@ class Catalog:
             found = [content_of(listed, fetcher) for listed in listings]
             unrecognised += [each for each in found if isinstance(each, Failure)]
             contents = [each for each in found if isinstance(each, Content)]
-            known = self._known([content.content_id for content in contents])
+            with self._db() as db:
+                known = _known(db, [content.content_id for content in contents])
             for content in contents:
                 name, revision = content.content_type, _revision(content, fetcher)
-                batch, known_revision = known.get(content.content_id, ("", ""))
-                if revision == known_revision:
+                if _is_known(known, content, revision):
                     unchanged += 1
-                    touched[batch] = None
+                    touched[known[content.content_id][0]] = None
                     continue
                 group = waiting.setdefault(name, {})
                 group[content.content_id] = (content, revision)
                 if len(group) >= sizes[name]:
-                    touched[self._add_batch(name, list(waiting.pop(name).values()))] = None
-                    new += len(group)
+                    added = self._add_batch(name, list(waiting.pop(name).values()), touched)
+                    new, unchanged = new + added, unchanged + len(group) - added
         for name, group in waiting.items():
-            touched[self._add_batch(name, list(group.values()))] = None
-            new += len(group)
+            added = self._add_batch(name, list(group.values()), touched)
+            new, unchanged = new + added, unchanged + len(group) - added
         with self._db() as db:
             _insert_failures(db, "", unrecognised)
             if remember:
@@ -131,15 +132,18 @@ class Catalog:
                 db.executemany("INSERT INTO sources VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
         return Registration(new, unchanged, tuple(self.batches(list(touched))), tuple(unrecognised))
 
-    def _known(self, content_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """content_id -> (batch, revision) of those that are registered."""
-        marks = ",".join("?" * len(content_ids))
-        query = f"SELECT content_id, batch, revision FROM contents WHERE content_id IN ({marks})"
-        with self._db() as db:
-            return {row[0]: (row[1], row[2]) for row in db.execute(query, content_ids)}
+    def _add_batch(self, name: str, members: Sequence[tuple[Content, str]], touched: dict[str, None]) -> int:
+        """Put (content, revision) into a new batch, without those that another process was faster with.
 
-    def _add_batch(self, name: str, members: Sequence[tuple[Content, str]]) -> str:
+        Adds the batches that hold the members to `touched`; returns the size of the new one.
+        """
         with self._db() as db:
+            db.execute("BEGIN IMMEDIATE")
+            known = _known(db, [content.content_id for content, _ in members])
+            touched |= {known[each.content_id][0]: None for each, revision in members if _is_known(known, each, revision)}
+            members = [(each, revision) for each, revision in members if not _is_known(known, each, revision)]
+            if not members:
+                return 0
             cursor = db.execute(
                 "INSERT INTO batches (batch, content_type, size, added) VALUES (?, ?, ?, ?)",
                 (f"new-{time.time_ns()}", name, len(members), time.time()),
@@ -160,7 +164,8 @@ class Catalog:
                 " uri = excluded.uri, revision = excluded.revision, batch = excluded.batch",
                 [(content.content_id, content.uri, revision, batch) for content, revision in members],
             )
-        return batch
+        touched[batch] = None
+        return len(members)
 
     # ------------------------------------------------------------------ reading
 
@@ -220,6 +225,21 @@ class Catalog:
         """A connection for one transaction: committed at the end, rolled back on an error."""
         with closing(sqlite3.connect(self.path, timeout=60.0)) as db, db:
             yield db
+
+
+def _known(db: sqlite3.Connection, content_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """content_id -> (batch, revision) of those that are registered."""
+    found: dict[str, tuple[str, str]] = {}
+    for start in range(0, len(content_ids), _LISTINGS_AT_ONCE):
+        part = content_ids[start : start + _LISTINGS_AT_ONCE]
+        marks = ",".join("?" * len(part))
+        query = f"SELECT content_id, batch, revision FROM contents WHERE content_id IN ({marks})"
+        found |= {row[0]: (row[1], row[2]) for row in db.execute(query, part)}
+    return found
+
+
+def _is_known(known: Mapping[str, tuple[str, str]], content: Content, revision: str) -> bool:
+    return known.get(content.content_id, ("", ""))[1] == revision
 
 
 def _insert_failures(db: sqlite3.Connection, batch: str, failures: Iterable[Failure]) -> None:

@@ -29,7 +29,9 @@ def _default_home() -> Path:
 class Settings(BaseSettings):
     """Every setting, with its environment variable `FINGERPRINT_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="FINGERPRINT_", validate_assignment=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="FINGERPRINT_", env_ignore_empty=True, validate_assignment=True, extra="ignore"
+    )
 
     home: Path = Field(default_factory=_default_home, description="The folder that holds all state.")
     store: str = Field(default="", description="Where fingerprints live; empty means the folder `index` in the home.")

@@ -45,13 +45,19 @@ class MemoIOManager(dg.ConfigurableIOManager):
         except FileNotFoundError:
             stage = context.asset_key.path[-1]
             raise dg.Failure(
-                f"the result of stage {stage!r} for batch {context.partition_key!r} is gone from {self.results}; "
+                f"the result of stage {stage!r} for batch {_batch(context)!r} is gone from {self.results}; "
                 f"materialize {stage} for this batch again (values in the memo are reused)",
                 allow_retries=False,
             ) from None
 
     def _path(self, context: dg.OutputContext | dg.InputContext) -> Path:
-        return Path(self.results) / context.asset_key.path[-1] / f"{context.partition_key}.json"
+        return Path(self.results) / context.asset_key.path[-1] / f"{_batch(context)}.json"
+
+
+def _batch(context: dg.OutputContext | dg.InputContext) -> str:
+    # Not `partition_key`: a run that a backfill starts names its one partition as a range.
+    (batch,) = context.asset_partition_keys
+    return batch
 
 
 def _to_json(result: StageResult) -> dict[str, Any]:

@@ -108,8 +108,8 @@ def test_batches_are_no_larger_than_asked_for(
     assert [(batch.content_type, batch.size) for batch in result.batches] == [
         ("text", 3),
         ("text", 3),
-        ("image", 2),
         ("text", 1),
+        ("image", 2),
     ]
     assert [name for batch in result.batches if batch.content_type == "text" for name in names(catalog, batch.name)] == [
         f"{number}.txt" for number in range(7)

@@ -1,0 +1,142 @@
+"""The settings: from the environment or by assignment, checked either way."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.settings import Settings, available_cores, get_settings
+
+
+@pytest.fixture(autouse=True)
+def fresh(home: Path) -> None:
+    """No settings of the process that runs the tests, but for the home."""
+
+
+VALUES = {
+    "store": ("memory://", "memory://"),
+    "memo": ("memory://", "memory://"),
+    "memo_max_bytes": ("1000", 1000),
+    "memo_ttl_seconds": ("12.5", 12.5),
+    "blobs_max_bytes": ("1000", 1000),
+    "workers": ("3", 3),
+    "runs": ("4", 4),
+    "timeout_seconds": ("0.5", 0.5),
+    "decode_memory_bytes": (str(2 << 30), 2 << 30),
+    "max_content_bytes": ("1000", 1000),
+    "device": ("cuda:1", "cuda:1"),
+    "precision": ("bf16", "bf16"),
+    "batch_size": ("16", 16),
+    "ipfs_gateway": ("http://localhost:8080", "http://localhost:8080"),
+    "inbox": ("/in", Path("/in")),
+    "watch_list": ("/list.csv", Path("/list.csv")),
+}
+
+
+def test_every_setting_is_tested_here() -> None:
+    assert {*VALUES, "home"} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_is_read_from_its_environment_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, value = VALUES[name]
+    monkeypatch.setenv(f"FINGERPRINT_{name.upper()}", text)
+    assert getattr(get_settings(), name) == value
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_can_be_assigned(name: str) -> None:
+    settings = get_settings()
+    setattr(settings, name, VALUES[name][1])
+    assert getattr(settings, name) == VALUES[name][1]
+
+
+@pytest.mark.parametrize("name", [*VALUES, "home"])
+def test_an_empty_variable_is_like_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(f"FINGERPRINT_{name.upper()}", raising=False)
+    default = getattr(Settings(), name)
+    monkeypatch.setenv(f"FINGERPRINT_{name.upper()}", "")
+    assert getattr(get_settings(), name) == default
+
+
+WRONG = [
+    ("memo_max_bytes", "many"),
+    ("memo_max_bytes", "0"),
+    ("memo_ttl_seconds", "-1"),
+    ("workers", "-1"),
+    ("timeout_seconds", "soon"),
+    ("decode_memory_bytes", "1000"),
+    ("precision", "fp8"),
+    ("batch_size", "0"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG)
+def test_a_wrong_value_is_a_usage_error_that_names_the_variable(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FINGERPRINT_{name.upper()}", text)
+    with pytest.raises(UsageError, match=f"^FINGERPRINT_{name.upper()}='{text}': .+") as caught:
+        get_settings()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG)
+def test_a_wrong_value_cannot_be_assigned(name: str, text: str) -> None:
+    settings = get_settings()
+    before = getattr(settings, name)
+    with pytest.raises(ValidationError, match=name):
+        setattr(settings, name, text)
+    assert getattr(settings, name) == before
+
+
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "99")
+    monkeypatch.setenv("FINGERPRINT_UNKNOWN", "x")
+    assert get_settings().workers == 0
+
+
+def test_everything_lives_in_the_home_by_default(home: Path) -> None:
+    settings = get_settings()
+    assert settings.home == home
+    assert (settings.store_uri, settings.memo_uri) == (str(home / "index"), str(home / "memo"))
+    settings.store, settings.memo = "elsewhere", "memory://"
+    assert (settings.store_uri, settings.memo_uri) == ("elsewhere", "memory://")
+
+
+def test_without_a_variable_the_home_is_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FINGERPRINT_HOME")
+    assert get_settings().home.is_absolute()
+    assert get_settings().home.name == "fingerprint_dagster"
+
+
+def test_folders_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINGERPRINT_HOME", "here")
+    monkeypatch.setenv("FINGERPRINT_INBOX", "~/in")
+    monkeypatch.setenv("HOME", "/somebody")
+    assert get_settings().home == tmp_path / "here"
+    assert get_settings().inbox == Path("/somebody/in")
+
+
+def test_zero_workers_and_runs_follow_the_cores() -> None:
+    settings = get_settings()
+    assert settings.worker_count == available_cores() >= 1
+    assert settings.run_count == max(2, available_cores() // 2)
+    settings.workers, settings.runs = 3, 1
+    assert (settings.worker_count, settings.run_count) == (3, 1)
+
+
+def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = get_settings()
+    monkeypatch.setenv("FINGERPRINT_WORKERS", "9")
+    assert get_settings() is settings
+    assert settings.workers == 0
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_is_for(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description
+    assert description.endswith(".")
