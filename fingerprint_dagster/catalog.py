@@ -140,7 +140,9 @@ class Catalog:
         with self._db() as db:
             db.execute("BEGIN IMMEDIATE")
             known = _known(db, [content.content_id for content, _ in members])
-            touched |= {known[each.content_id][0]: None for each, revision in members if _is_known(known, each, revision)}
+            touched |= {
+                known[each.content_id][0]: None for each, revision in members if _is_known(known, each, revision)
+            }
             members = [(each, revision) for each, revision in members if not _is_known(known, each, revision)]
             if not members:
                 return 0

@@ -101,14 +101,19 @@ def _batch_sizes(options: Sequence[str]) -> dict[str, int]:
 
 def _up_to_date(settings: Settings, catalog: Catalog, batch: Batch) -> bool:
     """Whether the batch is stored under today's stage versions and nothing in it is waiting for a retry."""
-    from fingerprint_dagster.media.registry import content_type
-    from fingerprint_dagster.pipeline import recipe
-
-    if batch.recipe != recipe(content_type(batch.content_type)):
+    if not _is_current(batch):
         return False
     if not settings.store and not Path(settings.store_uri).exists():
         return False
     return not any(failure.retryable for _, failure in catalog.quarantined([batch.name]))
+
+
+def _is_current(batch: Batch) -> bool:
+    """Whether the batch was stored under today's stage versions."""
+    from fingerprint_dagster.media.registry import content_type
+    from fingerprint_dagster.pipeline import recipe
+
+    return batch.recipe == recipe(content_type(batch.content_type))
 
 
 def _say_registered(registration: Registration) -> None:
@@ -125,6 +130,7 @@ def _run_with_bars(settings: Settings, batches: Sequence[Batch], *, retry: bool 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from fingerprint_dagster.jobs.launch import run_batches
+    from fingerprint_dagster.media.registry import content_type
     from fingerprint_dagster.pipeline import STAGES
 
     total = sum(batch.size for batch in batches)
@@ -138,7 +144,14 @@ def _run_with_bars(settings: Settings, batches: Sequence[Batch], *, retry: bool 
             done[batch, stage] = count
             bars.update(tasks[stage], completed=sum(n for (_, name), n in done.items() if name == stage))
 
-        return run_batches(settings, [batch.name for batch in batches], retry=retry, on_progress=show)
+        plugins = [content_type(batch.content_type) for batch in batches if not _is_current(batch)]
+        return run_batches(
+            settings,
+            [batch.name for batch in batches],
+            retry=retry,
+            warm_models=any(plugin.has_model for plugin in plugins),
+            on_progress=show,
+        )
 
 
 def _summary(catalog: Catalog, registration: Registration, reports: Sequence[RunReport], seconds: float) -> None:

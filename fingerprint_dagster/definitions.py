@@ -24,7 +24,10 @@ def build_resources(settings: Settings) -> dict[str, object]:
         ipfs_gateway=settings.ipfs_gateway,
     )
     models = resources.GpuModelResource(
-        device=settings.device, precision=settings.precision, batch_size=settings.batch_size
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        threads=settings.worker_count,
     )
     return {
         "catalog": resources.CatalogResource(home=str(settings.home)),

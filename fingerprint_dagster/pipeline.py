@@ -217,7 +217,7 @@ class Pipeline:
         return cls(
             fetcher_of(settings),
             memo_of(settings),
-            models or ModelRuntime(settings.device, settings.precision, settings.batch_size),
+            models or ModelRuntime(settings.device, settings.precision, settings.batch_size, settings.worker_count),
             workers=settings.worker_count,
             limits=Limits(settings.timeout_seconds, settings.decode_memory_bytes),
         )
@@ -434,8 +434,12 @@ class Pipeline:
     def _hash(
         self, plugin: ContentTypePlugin, entries: Sequence[Entry], _: bool
     ) -> Iterator[tuple[str, Outcome | None]]:
-        def sketch(pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
-            return [codec.sketch_to_value(plugin.hash(decoded, embedded)) for decoded, embedded in pairs]
+        def sketch(pair: tuple[Value, Value]) -> Value:
+            return codec.sketch_to_value(plugin.hash(*pair))
+
+        def sketches(pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
+            with ThreadPoolExecutor(self.workers) as threads:
+                return list(threads.map(sketch, pairs))
 
         for values in self._chunks_of_values(plugin, entries, ("decode", "embed")):
             good = {
@@ -444,7 +448,7 @@ class Pipeline:
                 if isinstance(decoded, Value) and isinstance(embedded, Value)
             }
             yield from self._keep(
-                "hash", plugin, values, dict(zip(good, _each(sketch, list(good.values())), strict=True))
+                "hash", plugin, values, dict(zip(good, _each(sketches, list(good.values())), strict=True))
             )
 
     def _keep(

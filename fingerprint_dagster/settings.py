@@ -41,12 +41,12 @@ class Settings(BaseSettings):
         default=30 * 86400.0, gt=0, description="Stage results older than this are dropped."
     )
     blobs_max_bytes: int = Field(default=20 * GIB, gt=0, description="Size cap of the downloaded files.")
-    workers: int = Field(default=0, ge=0, description="Decoding processes in one step; 0 means one a core.")
+    workers: int = Field(default=0, ge=0, description="Processes or threads in one step; 0 means one a core.")
     runs: int = Field(
         default=0, ge=0, description="Batches fingerprinted at once; 0 means half the cores, at least two."
     )
     timeout_seconds: float = Field(default=60.0, gt=0, description="Time limit of fetching or decoding one content.")
-    decode_memory_bytes: int = Field(default=8 * GIB, ge=GIB, description="Address space of one decoding process.")
+    decode_memory_bytes: int = Field(default=8 * GIB, ge=GIB, description="Memory that one decoding process may take.")
     max_content_bytes: int = Field(default=8 * GIB, gt=0, description="Larger contents are refused.")
     device: str = Field(default="auto", description="Where models run: auto, cpu, cuda, or cuda:<n>.")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
 
     @property
     def worker_count(self) -> int:
-        """Decoding processes in one step."""
+        """Decoding processes, or hashing and embedding threads, in one step."""
         return self.workers or available_cores()
 
     @property

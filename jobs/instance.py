@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
+from filelock import FileLock
 
 from fingerprint_dagster.assets.batches import EMBED_POOL
 from fingerprint_dagster.settings import Settings, get_settings
@@ -44,7 +45,15 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """
     home = dagster_home(settings)
     home.mkdir(parents=True, exist_ok=True)
-    for name, text in (("dagster.yaml", DAGSTER_YAML % {"runs": settings.run_count}), ("workspace.yaml", WORKSPACE_YAML)):
+    with FileLock(home / ".lock"):  # Two processes that make Dagster's databases at once break each other's.
+        return _open(home, settings)
+
+
+def _open(home: Path, settings: Settings) -> dg.DagsterInstance:
+    for name, text in (
+        ("dagster.yaml", DAGSTER_YAML % {"runs": settings.run_count}),
+        ("workspace.yaml", WORKSPACE_YAML),
+    ):
         if not (home / name).exists():
             (home / name).write_text(text, encoding="utf-8")
     instance = dg.DagsterInstance.from_config(str(home))

@@ -63,10 +63,13 @@ def run_batches(
     batches: Sequence[str],
     *,
     retry: bool = False,
+    warm_models: bool = True,
     on_progress: Callable[[str, str, int], None] = lambda batch, stage, done: None,
 ) -> list[RunReport]:
     """Execute the fingerprint job for every batch, `settings.run_count` at once, and report each run.
 
+    retry: try again what is in quarantine for good. warm_models: have torch ready in every step; without it the runs
+    start three seconds sooner, and a step that needs a model after all loads it itself.
     on_progress: called with (batch, stage, contents done) as the stages go on. An interrupt stops the runs cleanly
     before it is raised. Raises `FingerprintError` where a runner process dies; its log says why.
     """
@@ -76,6 +79,8 @@ def run_batches(
     progress = settings.home / f"progress.{os.getpid()}"
     count = min(settings.run_count, len(batches))
     environment = os.environ | {VARIABLE: str(progress)}
+    if not warm_models:
+        environment["FINGERPRINT_WARM_MODELS"] = "0"
     if not settings.workers and count > 1:
         # Runs share the cores: all of them for one run, a part for each of several.
         environment["FINGERPRINT_WORKERS"] = str(max(1, -(-settings.worker_count // count)))

@@ -8,9 +8,16 @@ hand the way Dagster does it; a closed input ends the process.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from typing import Any
+
+if __name__ == "__main__":
+    # The fork server's imports take seconds. They go on beside this process's own.
+    multiprocessing.set_forkserver_preload(["fingerprint_dagster.jobs.warm"])
+    forkserver.ensure_running()
 
 import dagster as dg
 
@@ -32,8 +39,7 @@ def run_batch(instance: dg.DagsterInstance, batch: str, tags: Mapping[str, str])
         tags={"dagster/partition": batch, **tags},
     ) as result:
         events = result.all_events
-        failed = [event.step_failure_data.error for event in events if event.is_step_failure]
-        error = failed[0].to_string() if failed and failed[0] is not None else ""
+        error = next((_error_of(event) for event in events if event.is_failure), "")
         stages = {}
         for event in events:
             if event.is_step_materialization and event.asset_key is not None:
@@ -46,6 +52,13 @@ def run_batch(instance: dg.DagsterInstance, batch: str, tags: Mapping[str, str])
             "error": error,
             "stages": stages,
         }
+
+
+def _error_of(event: dg.DagsterEvent) -> str:
+    """What a failure event says, with the stack trace of the step where there is one."""
+    data = event.event_specific_data
+    error = getattr(data, "error", None)
+    return error.to_string() if error is not None else event.message or event.event_type_value
 
 
 def main() -> int:

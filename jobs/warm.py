@@ -6,20 +6,45 @@ one step that needs it; what makes its import slow is loaded here.
 """
 
 import contextlib
-
-import alembic.config  # noqa: F401 - Dagster imports these lazily, in every step, to write its events.
-import dagster  # noqa: F401
-import librosa.filters  # noqa: F401
-import pyarrow.dataset  # noqa: F401
-import sqlalchemy.dialects.sqlite  # noqa: F401
-import torch
-import torchvision.transforms.v2.functional  # noqa: F401
+import importlib
+import os
 
 import fingerprint_dagster.definitions  # noqa: F401
 from fingerprint_dagster.media.registry import content_types
 
-with contextlib.suppress(ImportError):
-    import lance_namespace  # noqa: F401
+# Set to 0 by whoever knows that no model will be needed: torch and torchvision take three seconds.
+MODELS_VARIABLE = "FINGERPRINT_WARM_MODELS"
 
-torch.set_num_threads(1)
+# What a step imports on its way to our code, and in the store stage. Names that are not ours may vanish in another
+# release; then a step starts half a second later, and nothing else happens.
+LATER_IMPORTS = (
+    "alembic.config",
+    "dagster._core.execution.backfill",
+    "dagster._core.executor.child_process_executor",
+    "dagster._core.executor.multiprocess",
+    "dagster._core.instance.factory",
+    "dagster._core.remote_representation.external",
+    "dagster._core.scheduler",
+    "dagster._core.storage.event_log.sqlite",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.storage.root",
+    "fsspec.implementations.local",
+    "lance_namespace",
+    "multiprocessing.popen_forkserver",
+    "pyarrow.dataset",
+    "rich.traceback",
+    "sqlalchemy.dialects.sqlite",
+    "structlog",
+    "upath",
+)
+for name in LATER_IMPORTS:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+
 content_types()
+if os.environ.get(MODELS_VARIABLE) != "0":
+    import torch
+    import torchvision.transforms.v2.functional  # noqa: F401
+
+    torch.set_num_threads(1)

@@ -67,9 +67,11 @@ class GpuModelResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=None, description="Inputs in one model call; empty means by device. Halved when memory runs out."
     )
 
+    threads: int | None = Field(default=None, description="Forward passes at once on a CPU; empty means one a core.")
+
     def open(self) -> ModelRuntime:
         """The model runtime, for this process."""
-        return ModelRuntime(self.device, self.precision, self.batch_size)
+        return ModelRuntime(self.device, self.precision, self.batch_size, self.threads)
 
 
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -88,9 +90,9 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     fetcher: FetcherResource
     memo: MemoResource
     models: GpuModelResource
-    workers: int = Field(description="Decoding processes in one step.")
+    workers: int = Field(description="Decoding processes, or hashing threads, in one step.")
     timeout_seconds: float = Field(description="Time limit of decoding one content.")
-    decode_memory_bytes: int = Field(description="Address space of one decoding process.")
+    decode_memory_bytes: int = Field(description="Memory that one decoding process may take.")
 
     def open(self, *, retry: bool = False) -> Pipeline:
         """A pipeline, for one step. retry: try again what failed for good before."""

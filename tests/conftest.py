@@ -51,6 +51,11 @@ class Waveform:
         """The calls of the three stages."""
         return {stage: self.count(stage) for stage in ("decode", "embed", "hash")}
 
+    def warm(self, stage: str) -> list[bool]:
+        """For each call of that stage, whether its process had the warm module when it began."""
+        lines = [line.split() for line in self.calls.read_text().splitlines()]
+        return [words[-1] == "warm" for words in lines if words[0] == stage]
+
     def forget(self) -> None:
         """Count from zero."""
         self.calls.write_text("")

@@ -69,9 +69,7 @@ def test_what_is_new_goes_into_a_new_batch_of_its_type(
     assert names(catalog, "text-000001") == ["a.txt", "b.md"]
 
 
-def test_the_same_again_changes_nothing(
-    catalog: Catalog, register: Callable[..., Registration], folder: Path
-) -> None:
+def test_the_same_again_changes_nothing(catalog: Catalog, register: Callable[..., Registration], folder: Path) -> None:
     write(folder, "a.txt", "b.txt")
     first = register(folder)
     members = catalog.members("text-000001")
@@ -87,9 +85,7 @@ def test_content_named_twice_is_registered_once(
     assert [batch.size for batch in catalog.batches()] == [2, 1]
 
 
-def test_a_batch_holds_one_content_type(
-    catalog: Catalog, register: Callable[..., Registration], folder: Path
-) -> None:
+def test_a_batch_holds_one_content_type(catalog: Catalog, register: Callable[..., Registration], folder: Path) -> None:
     write(folder, "a.txt", "b.jpg", "c.md", "d.wav", "e.png", "f.mp4")
     register(folder)
     assert {batch.content_type: names(catalog, batch.name) for batch in catalog.batches()} == {
@@ -111,9 +107,9 @@ def test_batches_are_no_larger_than_asked_for(
         ("text", 1),
         ("image", 2),
     ]
-    assert [name for batch in result.batches if batch.content_type == "text" for name in names(catalog, batch.name)] == [
-        f"{number}.txt" for number in range(7)
-    ]
+    assert [
+        name for batch in result.batches if batch.content_type == "text" for name in names(catalog, batch.name)
+    ] == [f"{number}.txt" for number in range(7)]
 
 
 def test_new_content_does_not_touch_the_old_batches(
@@ -278,9 +274,7 @@ def test_sources_are_remembered_by_their_absolute_path(
     assert again.new == 0
 
 
-def test_sources_need_not_be_remembered(
-    catalog: Catalog, register: Callable[..., Registration], folder: Path
-) -> None:
+def test_sources_need_not_be_remembered(catalog: Catalog, register: Callable[..., Registration], folder: Path) -> None:
     write(folder, "a.txt")
     assert register(folder, remember=False).new == 1
     assert catalog.sources() == []
@@ -309,8 +303,7 @@ def test_changed_content_leaves_the_quarantine(
     path, _ = write(folder, "a.txt", "b.txt")
     register(folder)
     failures = [
-        Failure(content.content_id, content.uri, "decode", "broken", True)
-        for content in catalog.members("text-000001")
+        Failure(content.content_id, content.uri, "decode", "broken", True) for content in catalog.members("text-000001")
     ]
     catalog.record("text-000001", failures)
     path.write_text("repaired")
@@ -405,9 +398,7 @@ def test_a_registration_that_another_process_was_faster_with_makes_no_batch(
     assert catalog.batches() == [Batch("text-000001", "text", 2)]
 
 
-def test_a_list_of_twenty_thousand_rows(
-    catalog: Catalog, register: Callable[..., Registration], folder: Path
-) -> None:
+def test_a_list_of_twenty_thousand_rows(catalog: Catalog, register: Callable[..., Registration], folder: Path) -> None:
     columns, count = ["uri", "content_id", "title"], 20_000
     rows = folder / "list.csv"
     write_list(rows, columns, *([f"https://example.org/{n}.jpg", f"id {n}", f"title {n}"] for n in range(count)))

@@ -80,7 +80,15 @@ def test_foreign_bytes_are_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [b"[]", b"{}", b"null", b'{"__metadata__":null}', b'{"__metadata__":{"info":"{"}}', b'{"__metadata__":{"info":"3"}}']
+    "header",
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"__metadata__":null}',
+        b'{"__metadata__":{"info":"{"}}',
+        b'{"__metadata__":{"info":"3"}}',
+    ],
 )
 def test_safetensors_files_of_others_are_refused(header: bytes) -> None:
     with pytest.raises(ValueError, match="not an encoded value"):

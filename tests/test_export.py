@@ -81,10 +81,12 @@ def exported(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Ca
 def test_every_fingerprint_is_one_row_with_all_that_is_known(store: Store, exported: Any) -> None:
     store.put([fingerprint("a", ALL, words=3, title="x")])
     (row,) = exported()
-    assert sorted(row) == sorted([
-        *("content_id", "uri", "content_type", "digest", "size", "media_type", "key", "metadata", "info"),
-        *("bits_v1", "bytes_v1", "data_v1", "tokens_v1", "vector_v1"),
-    ])
+    assert sorted(row) == sorted(
+        [
+            *("content_id", "uri", "content_type", "digest", "size", "media_type", "key", "metadata", "info"),
+            *("bits_v1", "bytes_v1", "data_v1", "tokens_v1", "vector_v1"),
+        ]
+    )
     assert [row[name] for name in ("content_id", "uri", "content_type", "digest", "size", "media_type", "key")] == [
         "a",
         "file:///a.jpg",
@@ -132,7 +134,9 @@ def test_components_without_rows_come_back_without_rows(store: Store, exported: 
 def test_a_large_store_is_written_in_parts_that_fit_together(store: Store, exported: Any) -> None:
     """The parts may hold other components than the first one, or none at all."""
     store.put([fingerprint(f"first {number}", ALL[:1]) for number in range(1000)])
-    store.put([fingerprint(f"empty {number}", [Component("tokens_v1", "tokens", TOKENS[:0])]) for number in range(1000)])
+    store.put(
+        [fingerprint(f"empty {number}", [Component("tokens_v1", "tokens", TOKENS[:0])]) for number in range(1000)]
+    )
     store.put([fingerprint(f"last {number}", ALL[1:]) for number in range(10)])
     rows = {row["content_id"]: row for row in exported()}
     assert len(rows) == 2010
@@ -208,8 +212,6 @@ def test_a_description_is_json_and_tells_everything_that_is_short() -> None:
 
 
 def test_a_description_shows_the_first_rows_of_a_long_component() -> None:
-    many = Component(
-        "tokens_v1", "tokens", np.arange(1000, dtype=np.uint64), positions=np.zeros((1000, 2))
-    )
+    many = Component("tokens_v1", "tokens", np.arange(1000, dtype=np.uint64), positions=np.zeros((1000, 2)))
     (component,) = describe(fingerprint("a", [many]))["components"]
     assert (component["rows"], component["values"], len(component["positions"])) == (1000, [0, 1, 2, 3, 4], 5)

@@ -138,19 +138,21 @@ def wheel(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_one_package_and_nothing_else(wheel: Path, copy: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"fingerprint_dagster", next(top for top in tops if top.endswith(".dist-info"))}
     packaged = {name for name in names if name.startswith("fingerprint_dagster/")}
     modules = {path.relative_to(copy).as_posix() for path in (copy / "fingerprint_dagster").rglob("*.py")}
-    layer = {path.relative_to(copy).as_posix() for each in ("assets", "jobs", "resources") for path in (copy / each).rglob("*.py")}
+    layer = {
+        path.relative_to(copy).as_posix()
+        for each in ("assets", "jobs", "resources")
+        for path in (copy / each).rglob("*.py")
+    }
     assert packaged == {*modules, *(f"fingerprint_dagster/{name}" for name in layer), "fingerprint_dagster/py.typed"}
     assert "fingerprint_dagster/assets/decode.py" in packaged
 
 
-@pytest.mark.slow
 def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", site]
@@ -164,14 +166,14 @@ def test_the_installed_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) 
         from importlib.metadata import distributions
         (installed,) = distributions(path=[{str(site)!r}])
         print(json.dumps([
-            [entry.group, entry.name, entry.load().__module__, getattr(entry.load(), "name", "")]
+            [entry.group, entry.name, entry.load().__module__]
             for entry in installed.entry_points
         ]))
     """
     assert sorted(python(code, path=[site], cwd=tmp_path / "elsewhere")) == [
-        ["console_scripts", "fingerprint", "fingerprint_dagster.cli", "main"],
+        ["console_scripts", "fingerprint", "fingerprint_dagster.cli"],
         *(
-            ["fingerprint_dagster.content_types", name, f"fingerprint_dagster.media.{name}", name]
+            ["fingerprint_dagster.content_types", name, f"fingerprint_dagster.media.{name}"]
             for name in ("audio", "image", "text", "video")
         ),
     ]

@@ -241,7 +241,9 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changed(
     second = run(make(), contents)
     assert waveform.count("sniff") == 2
     assert counts(second) == {"download": (2, 1), "decode": (1, 2), "embed": (1, 2), "hash": (1, 2)}
-    changed = [one.digest != other.digest for one, other in zip(first["hash"].entries, second["hash"].entries)]
+    changed = [
+        one.digest != other.digest for one, other in zip(first["hash"].entries, second["hash"].entries, strict=True)
+    ]
     assert changed == [False, True, False]
 
 
@@ -286,7 +288,7 @@ def test_an_empty_batch_is_no_work(pipeline: Pipeline) -> None:
 
 def test_progress_is_reported_up_to_the_number_of_contents(pipeline: Pipeline, write: Any) -> None:
     told: list[int] = []
-    contents = write(*("1 2 3 4 5 5 bad".split()))
+    contents = write(*(["1", "2", "3", "4", "5", "5", "bad"]))
     entries = pipeline.download(contents, told.append).entries
     assert told[-1] == 7
     for stage in STAGES:
@@ -299,9 +301,7 @@ def test_progress_is_reported_up_to_the_number_of_contents(pipeline: Pipeline, w
 # ---------------------------------------------------------------------- the memo is a cache, not the truth
 
 
-def test_values_evicted_in_mid_run_are_made_again(
-    make: Callable[..., Pipeline], write: Any, tmp_path: Path
-) -> None:
+def test_values_evicted_in_mid_run_are_made_again(make: Callable[..., Pipeline], write: Any, tmp_path: Path) -> None:
     contents = write(*(f"{number} {number + 1}" for number in range(30)))
     plenty = sketches(make(), contents)
     for uri in (str(tmp_path / "tiny"), "memory://"):
@@ -345,6 +345,18 @@ def test_a_content_that_changed_after_its_download_fails_for_now(pipeline: Pipel
         "changed while it was being fingerprinted",
         True,
     )
+
+
+def test_a_value_that_cannot_be_made_again_is_a_failure_of_its_own_stage(
+    pipeline: Pipeline, write: Any, memo: Memo
+) -> None:
+    contents = write("1 moody", "2")
+    entries = pipeline.run("decode", pipeline.download(contents).entries).entries
+    memo.clear("decode")
+    path_of(contents[0]).with_suffix(".mood").touch()
+    result = pipeline.run("embed", entries)
+    assert result.failures == [Failure("000", contents[0].uri, "decode", "not now, not ever", False)]
+    assert len(result.passed) == 1
 
 
 def test_the_memo_knows_its_decoded_arrays(pipeline: Pipeline, write: Any, memo: Memo) -> None:
@@ -437,11 +449,11 @@ def test_a_failure_for_good_is_remembered_and_not_tried_again(
 
 
 def test_a_failure_that_may_pass_is_tried_again(make: Callable[..., Pipeline], write: Any, waveform: Any) -> None:
-    contents = write("1", "2 hang")
+    contents = write("hang")
     for _ in range(2):
         waveform.forget()
-        assert len(run(make(timeout_seconds=0.5), contents)["decode"].failures) == 1
-        assert waveform.count("decode") >= 1
+        assert len(run(make(timeout_seconds=1.5), contents)["decode"].failures) == 1
+        assert waveform.count("decode") == 1
 
 
 @pytest.mark.parametrize("word", ["bad", "embed-error", "hash-error"])
@@ -492,9 +504,7 @@ def test_a_content_type_that_does_not_exist_is_a_usage_error(pipeline: Pipeline,
 # ---------------------------------------------------------------------- data versions
 
 
-def test_equal_results_have_equal_data_versions(
-    make: Callable[..., Pipeline], write: Any, tmp_path: Path
-) -> None:
+def test_equal_results_have_equal_data_versions(make: Callable[..., Pipeline], write: Any, tmp_path: Path) -> None:
     contents = write("1", "2", "3 bad")
     first = run(make(), contents)
     elsewhere = run(make(open_memo(str(tmp_path / "other"), max_bytes=GIB, ttl_seconds=86400.0)), contents)
@@ -528,9 +538,7 @@ def test_a_fingerprint_says_what_the_bytes_are(pipeline: Pipeline, write: Any) -
     assert fingerprint.sketch.info["samples"] == 2
 
 
-def test_fingerprints_of_several_types_at_once_come_in_order(
-    pipeline: Pipeline, write: Any, tmp_path: Path
-) -> None:
+def test_fingerprints_of_several_types_at_once_come_in_order(pipeline: Pipeline, write: Any, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("To be or not to be, that is the question. " * 10)
     one, bad, two = write("1", "bad", "2")
     text = Content("text", (tmp_path / "words.txt").as_uri(), "text")

@@ -52,9 +52,7 @@ def test_a_slow_stage_reports_every_content(path: Path) -> None:
     assert [done for *_, done in ProgressReader(path).news()] == [1, 2, 3]
 
 
-def test_where_nobody_watches_nothing_is_written(
-    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_where_nobody_watches_nothing_is_written(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(VARIABLE)
     reporter("b", "decode", 1)(1)
     assert list(tmp_path.iterdir()) == []

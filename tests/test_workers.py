@@ -118,7 +118,7 @@ def test_tasks_are_drawn_only_when_a_process_is_free(workers: WorkerPool[Any, An
 
     def tasks() -> Iterator[tuple[str, int]]:
         nonlocal drawn
-        for drawn in range(1, 51):  # noqa: B007
+        for drawn in range(1, 51):
             yield "square", drawn
 
     for done, _ in enumerate(workers.map(tasks()), 1):
@@ -151,9 +151,7 @@ def test_a_crash_costs_one_task_and_names_the_signal(workers: WorkerPool[Any, An
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_being_killed_from_outside_may_be_tried_again(
-    workers: WorkerPool[Any, Any], number: signal.Signals
-) -> None:
+def test_being_killed_from_outside_may_be_tried_again(workers: WorkerPool[Any, Any], number: signal.Signals) -> None:
     error = answer(workers, "kill", number)
     assert error.reason == f"the decoder was ended by {number.name}: short of memory, or shut down"
     assert error.retryable
@@ -181,13 +179,13 @@ def test_a_task_that_takes_too_long_is_ended_and_its_process_replaced() -> None:
 
 
 def test_the_time_a_consumer_takes_is_not_charged_to_the_tasks() -> None:
-    with pool(seconds=0.5) as two:
+    with pool(seconds=1.0) as two:
         warm_up(two)
         outcomes = []
-        for _, outcome in two.map([("square", 2), ("sleep", 0.1), ("sleep", 0.2), ("square", 3)]):
-            time.sleep(0.7)
+        for _, outcome in two.map([("square", 2), ("sleep", 0.1), ("sleep", 0.2)]):
+            time.sleep(1.2)
             outcomes.append(outcome)
-        assert sorted(outcomes) == [0.1, 0.2, 4, 9]
+        assert sorted(outcomes) == [0.1, 0.2, 4]
 
 
 def test_memory_is_limited(workers: WorkerPool[Any, Any]) -> None:

@@ -55,6 +55,11 @@ class ContentTypePlugin(ABC):
         """
         return [Value() for _ in decoded]
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the embed stage does anything, and so needs torch."""
+        return type(self).embed is not ContentTypePlugin.embed
+
     @abstractmethod
     def hash(self, decoded: Value, embedded: Value) -> Sketch:
         """The components of the fingerprint, from the arrays and the vectors of one content."""

@@ -1,8 +1,9 @@
 """A small content type that counts its calls and can be asked for trouble.
 
-A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers, and any of the troubles `crash`, `hang`,
-`bad`, `oom` (in decode), `embed-error` and `hash-error`, `embed-junk` and `hash-junk` (values that cannot be stored). `moody` is bad while a file of its name with the ending `.mood` is there.
-Every call of `sniff` and of a stage appends a line `stage digest pid` to the file named by WAVEFORM_CALLS.
+A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers, and any of the troubles `crash`,
+`hang`, `bad`, `oom` (in decode), `embed-error`, `hash-error`, `embed-junk` and `hash-junk` (values that cannot be
+stored). `moody` is bad while a file of its name with the ending `.mood` is there.
+Every call of `sniff` and of a stage appends a line `stage digest pid warm|cold` to the file named by WAVEFORM_CALLS.
 WAVEFORM_DECODE_VERSION, WAVEFORM_EMBED_VERSION and WAVEFORM_HASH_VERSION override the versions, WAVEFORM_BINS the one
 parameter of the hash stage.
 """
@@ -10,6 +11,7 @@ parameter of the hash stage.
 import hashlib
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -26,7 +28,8 @@ def _count(stage, digest):
     path = os.environ.get("WAVEFORM_CALLS")
     if path:
         with open(path, "a") as calls:
-            calls.write(f"{stage} {digest} {os.getpid()}\n")
+            warm = "fingerprint_dagster.jobs.warm" in sys.modules
+            calls.write(f"{stage} {digest} {os.getpid()} {'warm' if warm else 'cold'}\n")
 
 
 class WaveformPlugin(ContentTypePlugin):
@@ -38,7 +41,9 @@ class WaveformPlugin(ContentTypePlugin):
 
     @property
     def versions(self):
-        return {stage: os.environ.get(f"WAVEFORM_{stage.upper()}_VERSION", "1") for stage in ("decode", "embed", "hash")}
+        return {
+            stage: os.environ.get(f"WAVEFORM_{stage.upper()}_VERSION", "1") for stage in ("decode", "embed", "hash")
+        }
 
     @property
     def parameters(self):
