@@ -15,7 +15,8 @@ BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 ONE_BATCH_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 EMBED_POOL = "embed"
 RETRY_TAG = "fingerprint/retry"
-COUNTS = ("computed", "reused", "quarantined")  # What each stage asset says of every batch, among other metadata.
+# What each stage asset says of every batch, among other metadata: metadata name -> our word for it.
+COUNTS = {"cache_misses": "computed", "cache_hits": "reused", "quarantined": "quarantined"}
 
 COMMON: dict[str, Any] = {
     "partitions_def": BATCHES,
@@ -37,8 +38,8 @@ def report(result: StageResult, extra: Mapping[str, Any] | None = None) -> dg.Ou
     failures = result.failures
     metadata: dict[str, Any] = {
         "contents": contents,
-        "computed": result.computed,
-        "reused": result.reused,
+        "cache_misses": result.computed,
+        "cache_hits": result.reused,
         "quarantined": len(failures),
         "seconds": round(result.seconds, 3),
         "contents_per_second": round(contents / result.seconds, 1) if result.seconds > 0 else 0.0,

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+CONSOLE = Console(width=max(160, Console().width))
 DEMO = Path(".demo")
 ORIGINALS = DEMO / "media" / "originals"
 COPIES = DEMO / "media" / "copies"
@@ -33,11 +35,14 @@ def main() -> None:
     environment = os.environ | {"FINGERPRINT_HOME": str((DEMO / "home").absolute())}
     command = [sys.executable, "-m", "fingerprint_dagster"]
     subprocess.run([*command, "run", str(ORIGINALS), str(COPIES)], env=environment, check=True)
+    table = DEMO / "fingerprints.parquet"
+    subprocess.run([*command, "export", str(table)], env=environment, check=True, stdout=subprocess.DEVNULL)
+    show_fingerprints(pd.read_parquet(table))
     answers = subprocess.run(
         [*command, "query", str(COPIES), "--top", "1", "--json"], env=environment, check=False, capture_output=True
     )
     sys.stderr.buffer.write(answers.stderr)
-    show([json.loads(line) for line in answers.stdout.splitlines()])
+    show_copies([json.loads(line) for line in answers.stdout.splitlines()])
     print_next_steps()
 
 
@@ -64,7 +69,7 @@ def make_media() -> None:
     _picture("rocket, mirrored.jpg", "rocket.jpg", ImageOps.mirror)
     _picture("retina, darker.jpg", "retina.jpg", lambda image: image.point(lambda value: int(value * 0.7)))
     _picture("motorcycle, borders cut.jpg", "motorcycle_left.png", lambda image: ImageOps.crop(image, 40))
-    _once(COPIES / "10 seconds of the song.opus", lambda target: _excerpt_audio("demo.mp3", target, 12.0, 22.0))
+    _once(COPIES / "10 seconds of the song.opus", lambda target: _excerpt_audio("demo.mp3", target, 4.0, 14.0))
     _once(COPIES / "20 seconds of the film, small.mp4", lambda target: _excerpt_video("demo.mp4", target, 15.0, 35.0))
     _once(COPIES / "the text, words changed.txt", _edit_text)
     _once(COPIES / "a broken picture.jpg", lambda target: target.write_bytes(b"\xff\xd8\xff\xe0 cut off"))
@@ -105,11 +110,11 @@ def _excerpt_video(original: str, target: Path, start: float, end: float) -> Non
         rate = source.streams.video[0].average_rate
         stream = out.add_stream("libx264", rate=rate, options={"crf": "30"})
         stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
-        for frame in source.decode(video=0):
-            if frame.time is not None and start <= frame.time < end:
-                small = frame.reformat(320, 180, "yuv420p")
-                small.pts = None
-                out.mux(stream.encode(small))
+        kept = (frame for frame in source.decode(video=0) if frame.time is not None and start <= frame.time < end)
+        for number, frame in enumerate(kept):
+            small = frame.reformat(320, 180, "yuv420p")
+            small.pts, small.time_base = number, 1 / rate
+            out.mux(stream.encode(small))
         out.mux(stream.encode(None))
 
 
@@ -121,7 +126,17 @@ def _edit_text(target: Path) -> None:
     target.write_text(" ".join(words), encoding="utf-8")
 
 
-def show(answers: list[dict[str, object]]) -> None:
+def show_fingerprints(frame: pd.DataFrame) -> None:
+    """A table of what was fingerprinted: for each content, the rows that each algorithm made of it."""
+    table = Table("type", "content", "bytes", "fingerprint", box=box.SIMPLE_HEAD)
+    for row in frame.sort_values(["content_type", "uri"]).to_dict("records"):
+        components = {name: cell for name, cell in row.items() if str(name).endswith("_v1") and cell is not None}
+        described = ", ".join(f"{name} x {len(cell)}" for name, cell in components.items())
+        table.add_row(row["content_type"], _name(row["uri"]), str(row["size"]), described)
+    CONSOLE.print(table)
+
+
+def show_copies(answers: list[dict[str, object]]) -> None:
     """A table of every copy: what it is a copy of, how sure, and where."""
     table = Table(
         "copy", "is a copy of", "score", "where in the copy", "where in the original", "by", box=box.SIMPLE_HEAD
@@ -141,7 +156,7 @@ def show(answers: list[dict[str, object]]) -> None:
             error = answer.get("error")
             reason = error["reason"] if isinstance(error, dict) else "no copy found"
             table.add_row(name, f"[yellow]{reason}[/]", "", "", "", "")
-    Console(width=max(120, Console().width)).print(table)
+    CONSOLE.print(table)
 
 
 def _name(uri: str) -> str:
@@ -159,7 +174,7 @@ def _where(span: list[float] | None, content_type: str) -> str:
 def print_next_steps() -> None:
     """Where everything lies, and how to go on."""
     home = DEMO / "home"
-    Console().print(
+    CONSOLE.print(
         f"Fingerprints: {home / 'index'}   stage results: {home / 'memo'}   Dagster runs: {home / 'dagster'}\n"
         f"Open the Dagster UI on them:  make ui   (then http://127.0.0.1:3000)\n"
         f"Ask about a file of yours:    FINGERPRINT_HOME={home} .venv/bin/fingerprint query FILE",

@@ -11,6 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fingerprint_dagster.errors import ContentError, FingerprintError
@@ -23,6 +24,8 @@ PRELOAD = ["fingerprint_dagster.pipeline", "numpy", "PIL.Image", "av", "safetens
 _START_SECONDS = 120.0
 # The kernel ends a worker whose parent is gone and whose task does not end.
 _ORPHAN_GRACE_SECONDS = 5.0
+# An idle worker looks this often whether its parent is still there.
+_PARENT_CHECK_SECONDS = 1.0
 # What the system or a person sends, no content's fault.
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP")
 
@@ -65,7 +68,8 @@ class WorkerPool(Generic[Task, Result]):
 
     work: a module-level factory; each process calls `work(*arguments)` once and gets the function that does a task.
         That function returns a result, or raises `ContentError` for a task that is at fault.
-    count: processes. timeout_seconds: time limit of one task. memory_bytes: what one process may add to its address space.
+    count: processes. timeout_seconds: time limit of one task. memory_bytes: what one process may add to its address
+        space.
     Tasks and results travel through a pipe, so they should be small. Use as a context manager, from one thread.
     """
 
@@ -170,8 +174,10 @@ class WorkerPool(Generic[Task, Result]):
             yield worker.task, ContentError(f"the decoder crashed ({cause})")
 
     def _start(self, pipe: multiprocessing.connection.Connection) -> multiprocessing.process.BaseProcess:
-        context = multiprocessing.get_context(_start_method())
-        process = context.Process(target=_serve, args=(pipe, *self._target), daemon=True)
+        context: Any = multiprocessing.get_context(_start_method())
+        process: multiprocessing.process.BaseProcess = context.Process(
+            target=_serve, args=(pipe, *self._target), daemon=True
+        )
         process.start()
         return process
 
@@ -185,7 +191,7 @@ def _start_method() -> str:
     if os.name != "posix":
         return "spawn"
     try:
-        threads = len(os.listdir("/proc/self/task"))
+        threads = len(list(Path("/proc/self/task").iterdir()))
     except OSError:
         threads = 0  # Not Linux: unknown.
     if threads == 1:
@@ -202,7 +208,9 @@ def _serve(
     memory_bytes: int,
 ) -> None:
     """The life of a worker process: say ready, then answer tasks until the pipe closes."""
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # A fork has the parent's handler.
     if os.name == "posix":
         import resource
 
@@ -216,6 +224,10 @@ def _serve(
     pipe.send("ready")
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
+            # A fork holds the parent's end of the pipe too, so the pipe alone does not tell that the parent is gone.
+            while not pipe.poll(_PARENT_CHECK_SECONDS):
+                if os.getppid() != parent:
+                    return
             task = pipe.recv()
             if os.name == "posix":
                 signal.setitimer(signal.ITIMER_REAL, timeout_seconds + _ORPHAN_GRACE_SECONDS)

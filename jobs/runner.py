@@ -44,7 +44,7 @@ def run_batch(instance: dg.DagsterInstance, batch: str, tags: Mapping[str, str])
         for event in events:
             if event.is_step_materialization and event.asset_key is not None:
                 metadata = event.materialization.metadata
-                stages[event.asset_key.path[-1]] = {name: metadata[name].value for name in COUNTS}
+                stages[event.asset_key.path[-1]] = {word: metadata[name].value for name, word in COUNTS.items()}
         return {
             "batch": batch,
             "run_id": result.run_id,

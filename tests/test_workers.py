@@ -1,7 +1,6 @@
 """Work in processes that may crash, hang or eat memory: each mishap costs the task in hand and nothing else."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -253,28 +252,41 @@ def test_a_closed_pool_starts_anew(workers: WorkerPool[Any, Any]) -> None:
 
 
 ORPHANAGE = """
-    import sys
+    import sys, threading, time
     from pathlib import Path
 
     sys.path.insert(0, {tests!r})
     from test_workers import pool
 
-    list(pool(count=1, seconds={seconds}).map([("hang", Path({mark!r}))]))
+    if {threads} > 1:
+        threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    with pool(seconds=1.0) as two:
+        if {busy}:
+            list(two.map([("hang", Path({mark!r}))]))
+        pids = set()
+        while len(pids) < 2:
+            pids |= {{pid for _, pid in two.map([("slow pid", number) for number in range(2)])}}
+        Path({mark!r}).with_suffix(".new").write_text(" ".join(map(str, pids)))
+        Path({mark!r}).with_suffix(".new").rename({mark!r})
+        time.sleep(3600)
 """
 
 
-def test_a_process_in_the_middle_of_a_task_does_not_outlive_its_parent_for_long(tmp_path: Path) -> None:
-    """The parent is killed, so nobody is left to stop the task: the system does, five seconds after its time limit."""
-    mark, seconds = tmp_path / "pid", 1.0
-    script = ORPHANAGE.format(tests=str(Path(__file__).parent), mark=str(mark), seconds=seconds)
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+@pytest.mark.parametrize(("threads", "busy"), [(1, False), (2, False), (1, True)])
+def test_no_process_outlives_a_killed_parent_for_long(tmp_path: Path, threads: int, busy: bool) -> None:
+    """Nobody is left to stop a task that hangs: the system does, five seconds after its time limit."""
+    mark = tmp_path / "pids"
+    script = ORPHANAGE.format(tests=str(Path(__file__).parent), mark=str(mark), busy=busy, threads=threads)
+    # Libraries that start threads of their own would decide how the processes are started.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], env=environment)
     try:
-        while not mark.exists() or not re.fullmatch(r"\d+", mark.read_text()):
+        while not mark.exists() or not mark.read_text():
             assert parent.poll() is None
             time.sleep(0.02)
-        pid = int(mark.read_text())
+        pids = [int(pid) for pid in mark.read_text().split()]
+        assert all(alive(pid) for pid in pids)
     finally:
         parent.kill()
         parent.wait()
-    assert alive(pid)
-    assert gone(pid, seconds + 10)
+    assert all(gone(pid, 12 if busy else 5) for pid in pids)

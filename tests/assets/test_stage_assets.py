@@ -72,7 +72,7 @@ def test_a_batch_goes_through_all_stages_into_the_store(settings, instance, pict
     result = materialize(settings, instance, batch)
     assert result.success
     assert list(metadata(result)) == list(STAGES)
-    assert all(said["contents"] == 2 and said["computed"] == 2 for said in metadata(result).values())
+    assert all(said["contents"] == 2 and said["cache_misses"] == 2 for said in metadata(result).values())
     assert open_store(settings.store_uri).count() == {"image": 2}
 
 
@@ -80,7 +80,7 @@ def test_materialising_again_computes_nothing_and_keeps_the_data_versions(settin
     (batch,) = register(settings, pictures)
     first = materialize(settings, instance, batch)
     second = materialize(settings, instance, batch)
-    assert all((said["computed"], said["reused"]) == (0, 2) for said in metadata(second).values())
+    assert all((said["cache_misses"], said["cache_hits"]) == (0, 2) for said in metadata(second).values())
     assert data_versions(first) == data_versions(second)
 
 
