@@ -17,7 +17,7 @@ lint: $(VENV)/.test
 
 # The type checker sees the built wheel: in it, assets, resources and jobs stand where they are imported from.
 typecheck: $(VENV)/.test
-	rm -rf build/typecheck
+	rm -rf build
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/typecheck . > /dev/null
 	$(BIN)/python -m zipfile -e build/typecheck/*.whl build/typecheck/src
 	cd build/typecheck/src && MYPYPATH=. ../../../$(BIN)/mypy --config-file ../../../pyproject.toml -p fingerprint_dagster

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from fingerprint_dagster.pipeline import StageResult
+from fingerprint_dagster.pipeline import StageResult, code_version
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 # One batch a run: a run of several partitions can report neither their data versions nor their failures apart.
@@ -18,13 +18,29 @@ RETRY_TAG = "fingerprint/retry"
 # What each stage asset says of every batch, among other metadata: metadata name -> our word for it.
 COUNTS = {"cache_misses": "computed", "cache_hits": "reused", "quarantined": "quarantined"}
 
-COMMON: dict[str, Any] = {
-    "partitions_def": BATCHES,
-    "backfill_policy": ONE_BATCH_A_RUN,
-    "group_name": "fingerprint",
-    "owners": ["team:fingerprint"],
-    "io_manager_key": "memo_io_manager",
-}
+
+def stage_asset(
+    stage: str,
+    *,
+    kinds: set[str],
+    deps: Sequence[dg.AssetsDefinition] = (),
+    pool: str | None = None,
+    check_specs: Sequence[dg.AssetCheckSpec] = (),
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Makes a function the asset of that stage: partitioned by batch, with the stage's version as its code version."""
+    return dg.asset(
+        name=stage,
+        partitions_def=BATCHES,
+        backfill_policy=ONE_BATCH_A_RUN,
+        code_version=code_version(stage),
+        io_manager_key="memo_io_manager",
+        group_name="fingerprint",
+        owners=["team:fingerprint"],
+        kinds=kinds,
+        deps=deps,
+        pool=pool,
+        check_specs=check_specs,
+    )
 
 
 def retrying(context: dg.AssetExecutionContext) -> bool:

@@ -3,14 +3,13 @@
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import COMMON, report
-from fingerprint_dagster.pipeline import StageResult, code_version
+from fingerprint_dagster.assets.batches import report, stage_asset
+from fingerprint_dagster.pipeline import StageResult
 from fingerprint_dagster.resources import CatalogResource, PipelineResource
 
 
-@dg.asset(
-    **COMMON,
-    code_version=code_version("download"),
+@stage_asset(
+    "download",
     kinds={"python", "http"},
 )
 def download(

@@ -3,14 +3,13 @@
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import COMMON, EMBED_POOL, report, retrying
-from fingerprint_dagster.pipeline import StageResult, code_version
+from fingerprint_dagster.assets.batches import EMBED_POOL, report, retrying, stage_asset
+from fingerprint_dagster.pipeline import StageResult
 from fingerprint_dagster.resources import PipelineResource
 
 
-@dg.asset(
-    **COMMON,
-    code_version=code_version("embed"),
+@stage_asset(
+    "embed",
     pool=EMBED_POOL,
     kinds={"python", "pytorch"},
 )

@@ -5,19 +5,17 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import COMMON, report, retrying
+from fingerprint_dagster.assets.batches import report, retrying, stage_asset
 from fingerprint_dagster.assets.decode import decode
 from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
 from fingerprint_dagster.content import Sketch
-from fingerprint_dagster.pipeline import Entry, StageResult, code_version
+from fingerprint_dagster.pipeline import Entry, StageResult
 from fingerprint_dagster.resources import PipelineResource
 
 
-@dg.asset(
-    **COMMON,
-    name="hash",
+@stage_asset(
+    "hash",
     deps=[decode],
-    code_version=code_version("hash"),
     kinds={"python", "numpy"},
     check_specs=[
         dg.AssetCheckSpec(

@@ -5,16 +5,15 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import COMMON, quarantine_check, report
+from fingerprint_dagster.assets.batches import quarantine_check, report, stage_asset
 from fingerprint_dagster.assets.previews import stored_table
 from fingerprint_dagster.media.registry import content_type
-from fingerprint_dagster.pipeline import StageResult, code_version, recipe
+from fingerprint_dagster.pipeline import StageResult, recipe
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
 
 
-@dg.asset(
-    **COMMON,
-    code_version=code_version("store"),
+@stage_asset(
+    "store",
     kinds={"python", "lancedb"},
     check_specs=[
         dg.AssetCheckSpec(

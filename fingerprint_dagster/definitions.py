@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import dagster as dg
 
 from fingerprint_dagster import resources
@@ -63,5 +65,10 @@ defs = build_definitions(get_settings())
 
 
 def resolved_job() -> dg.JobDefinition:
-    """The fingerprint job with its resources: what run processes rebuild by name."""
+    """The fingerprint job with its resources: what run and step processes rebuild by name."""
+    return _resolved_job()
+
+
+@lru_cache(maxsize=1)
+def _resolved_job() -> dg.JobDefinition:
     return defs.resolve_job_def(JOB)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from fingerprint_dagster import codec
@@ -79,7 +78,7 @@ class StageResult:
     reused: int
     seconds: float
 
-    @cached_property
+    @property
     def data_version(self) -> str:
         """A digest of the results: equal if and only if every content has the same value or the same failure."""
         digest = hashlib.blake2b(digest_size=16)
@@ -239,8 +238,8 @@ class Pipeline:
     def download(self, contents: Sequence[Content], progress: Progress = no_progress) -> StageResult:
         """Fetch every content, and check that its bytes are what its content type says.
 
-        The memo remembers uri + validator -> digest, so unchanged content is neither fetched nor hashed again. Where
-        only the bytes can tell whether it changed, as on a web server, it is fetched.
+        The memo remembers for each uri what was there, and by which validator its source knows it again. So unchanged
+        content is neither fetched nor hashed again; of a web server it is asked for with a conditional request.
         Failures are never remembered: the file or the server may be back.
         """
         started = time.monotonic()
@@ -248,21 +247,22 @@ class Pipeline:
         computed = 0
         with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
             for chunk in _chunks(contents, CHUNK_CONTENTS * 4):
-                validators = [self.fetcher.validator(content.uri) for content in chunk]
-                keys = [self._download_key(*each) if each[1] else "" for each in zip(chunk, validators, strict=True)]
-                known = self.memo.get_many([key for key in keys if key])
+                keys = [memo_key("download", content_type(each.content_type), each.uri) for each in chunk]
+                known = self.memo.get_many(keys)
                 outcomes = list(threads.map(self._download, chunk, [known.get(key) for key in keys]))
                 fresh = []
                 for content, key, outcome in zip(chunk, keys, outcomes, strict=True):
                     if isinstance(outcome, ContentError):
                         entries.append(_failed(Entry(content), "download", outcome))
                         continue
-                    computed += key not in known
-                    if key and key not in known:
-                        fresh.append((key, codec.encode(outcome)))
-                    key = key or self._download_key(content, outcome.info["digest"])
-                    entries.append(Entry(content, key, **outcome.info))
+                    data = codec.encode(outcome)
+                    if data != known.get(key):
+                        fresh.append((key, data))
+                    digest = outcome.info["digest"]
+                    key = memo_key("download", content_type(content.content_type), digest)
+                    entries.append(Entry(content, key, digest, outcome.info["size"], outcome.info["media_type"]))
                 self.memo.put_many("download", fresh)
+                computed += len(fresh)
                 progress(len(entries))
         passed = sum(entry.failure is None for entry in entries)
         return StageResult("download", tuple(entries), computed, passed - computed, time.monotonic() - started)
@@ -434,12 +434,8 @@ class Pipeline:
     def _hash(
         self, plugin: ContentTypePlugin, entries: Sequence[Entry], _: bool
     ) -> Iterator[tuple[str, Outcome | None]]:
-        def sketch(pair: tuple[Value, Value]) -> Value:
-            return codec.sketch_to_value(plugin.hash(*pair))
-
         def sketches(pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
-            with ThreadPoolExecutor(self.workers) as threads:
-                return list(threads.map(sketch, pairs))
+            return [codec.sketch_to_value(plugin.hash(decoded, embedded)) for decoded, embedded in pairs]
 
         for values in self._chunks_of_values(plugin, entries, ("decode", "embed")):
             good = {
@@ -490,18 +486,18 @@ class Pipeline:
         if chunk:
             yield chunk
 
-    def _download_key(self, content: Content, validator: str) -> str:
-        return memo_key("download", content_type(content.content_type), content.uri, validator)
-
     def _download(self, content: Content, known: bytes | None) -> Outcome:
-        if known is not None:
-            return codec.decode(known)
+        before = codec.decode(known) if known is not None else None
         try:
-            fetched = self.fetcher.fetch(content.uri)
+            fetched = self.fetcher.fetch_if_changed(content.uri, before.info["validator"] if before else "")
+            if fetched is None:
+                assert before is not None
+                return before
             media_type = _recognise(content_type(content.content_type), fetched.head)
         except ContentError as error:
             return error
-        return Value({}, {"digest": fetched.digest, "size": fetched.size, "media_type": media_type})
+        facts = {"digest": fetched.digest, "size": fetched.size, "media_type": media_type}
+        return Value({}, {**facts, "validator": fetched.validator})
 
 
 def _recognise(plugin: ContentTypePlugin, head: bytes) -> str:

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
 
     @property
     def worker_count(self) -> int:
-        """Decoding processes, or hashing and embedding threads, in one step."""
+        """Decoding processes, or embedding threads, in one step."""
         return self.workers or available_cores()
 
     @property

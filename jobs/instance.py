@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -86,7 +86,7 @@ class HomeStorage(DagsterSqliteStorage):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterSqliteStorage:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
         """The storage of the home that the settings name."""
         home = dagster_home(get_settings())
         home.mkdir(parents=True, exist_ok=True)

@@ -118,15 +118,16 @@ def run_batches(
 
 
 def _stop(runners: Sequence[_Runner]) -> None:
-    """Interrupt what still runs, close the input of the others, and wait for all of them."""
+    """Interrupt the runs that still go on and wait for their end; idle runners end by themselves, without an input."""
+    busy = [runner for runner in runners if runner.batch is not None and runner.process.poll() is None]
+    for runner in busy:
+        runner.process.send_signal(signal.SIGINT)
     for runner in runners:
         assert runner.process.stdin is not None
-        if runner.batch is not None and runner.process.poll() is None:
-            runner.process.send_signal(signal.SIGINT)
         with contextlib.suppress(BrokenPipeError):
             runner.process.stdin.close()
     deadline = time.monotonic() + _STOP_SECONDS
-    for runner in runners:
+    for runner in busy:
         try:
             runner.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -5,11 +5,16 @@ process that has used them hangs or fails. LanceDB itself starts a thread when i
 one step that needs it; what makes its import slow is loaded here.
 """
 
+# ruff: noqa: E402 - the variables must be set before numpy and torch are loaded.
 import contextlib
 import importlib
 import os
 
-import fingerprint_dagster.definitions  # noqa: F401
+# A step runs as many processes or threads as it may use cores; each of them computes on one.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from fingerprint_dagster.definitions import resolved_job
 from fingerprint_dagster.media.registry import content_types
 
 # Set to 0 by whoever knows that no model will be needed: torch and torchvision take three seconds.
@@ -43,8 +48,9 @@ for name in LATER_IMPORTS:
         importlib.import_module(name)
 
 content_types()
+resolved_job()
 if os.environ.get(MODELS_VARIABLE) != "0":
     import torch
     import torchvision.transforms.v2.functional  # noqa: F401
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # Whatever the variable said: threads of the fork server would not survive the fork.

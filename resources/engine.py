@@ -90,7 +90,7 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     fetcher: FetcherResource
     memo: MemoResource
     models: GpuModelResource
-    workers: int = Field(description="Decoding processes, or hashing threads, in one step.")
+    workers: int = Field(description="Decoding processes, or embedding threads, in one step.")
     timeout_seconds: float = Field(description="Time limit of decoding one content.")
     decode_memory_bytes: int = Field(description="Memory that one decoding process may take.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +60,22 @@ def _batch(context: dg.OutputContext | dg.InputContext) -> str:
 
 
 def _to_json(result: StageResult) -> dict[str, Any]:
-    return asdict(result)
+    entries = [
+        {**vars(entry), "content": vars(entry.content), "failure": vars(entry.failure) if entry.failure else None}
+        for entry in result.entries
+    ]
+    return {**vars(result), "entries": entries}
 
 
 def _from_json(data: dict[str, Any]) -> StageResult:
     entries = tuple(
         Entry(
-            Content(**entry["content"]),
-            entry["key"],
-            entry["digest"],
-            entry["size"],
-            entry["media_type"],
-            Failure(**entry["failure"]) if entry["failure"] else None,
+            **{
+                **entry,
+                "content": Content(**entry["content"]),
+                "failure": Failure(**entry["failure"]) if entry["failure"] else None,
+            }
         )
         for entry in data["entries"]
     )
-    return StageResult(data["stage"], entries, data["computed"], data["reused"], data["seconds"])
+    return StageResult(**{**data, "entries": entries})

@@ -17,7 +17,7 @@ from fingerprint_dagster.settings import get_settings
 
 @pytest.fixture
 def filled(home: Path, tmp_path: Path) -> Path:
-    """A home with two fingerprinted texts and one broken picture in quarantine; made without Dagster, which is faster."""
+    """A home with two fingerprinted texts and a broken picture in quarantine; made without Dagster, which is faster."""
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
     catalog = Catalog(home)
     settings = get_settings()

@@ -247,14 +247,23 @@ def test_a_file_is_read_again_only_when_its_size_or_time_changed(
     assert changed == [False, True, False]
 
 
-def test_what_a_web_server_sends_is_asked_for_anew(make: Callable[..., Pipeline], waveform: Any) -> None:
-    body = b"WAVEFORM\n1"
+@pytest.mark.parametrize("validator", [None, "ETag", "Last-Modified"])
+def test_changed_web_content_is_noticed(make: Callable[..., Pipeline], waveform: Any, validator: str | None) -> None:
+    """With a validator the server is asked whether it changed; without one it is downloaded again."""
+    bodies = {"1": b"WAVEFORM\n1", "2": b"WAVEFORM\n2"}
+    state = {"version": "1"}
+    sent: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            asked = self.headers.get("If-None-Match") or self.headers.get("If-Modified-Since")
+            sent.append(304 if validator and asked == state["version"] else 200)
+            self.send_response(sent[-1])
+            if validator:
+                self.send_header(validator, state["version"])
             self.end_headers()
-            self.wfile.write(body)
+            if sent[-1] == 200:
+                self.wfile.write(bodies[state["version"]])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -264,9 +273,11 @@ def test_what_a_web_server_sends_is_asked_for_anew(make: Callable[..., Pipeline]
         contents = [Content("a", f"http://127.0.0.1:{server.server_port}/a.wfm", "waveform")]
         first = run(make(), contents)
         again = run(make(), contents)
-        body = b"WAVEFORM\n2"
+        state["version"] = "2"
         changed = run(make(), contents)
         server.shutdown()
+    assert sent == [200, 304 if validator else 200, 200]
+    assert counts(again)["download"] == (0, 1)
     assert [each.data_version for each in first.values()] == [each.data_version for each in again.values()]
     for stage in first:
         assert first[stage].data_version != changed[stage].data_version

@@ -83,8 +83,8 @@ class ModelRuntime:
             size = self.batch_size
             # Copies: torch warns of arrays it cannot write to, and those of a memo are such.
             wave = [np.array(inputs[at : at + size]) for at in range(start, len(inputs), size)[: self.threads]]
-            vectors = list(self._passes.map(lambda batch: self._forward(module, batch), wave))
-            done = [each for each in vectors if each is not None]
+            outputs = self._passes.map(lambda batch: self._forward(module, batch), wave)
+            done = [each for each in outputs if each is not None]
             if len(done) < len(wave):
                 self._halve(spec, len(wave[0]))
                 continue
@@ -108,12 +108,9 @@ class ModelRuntime:
 
     @cached_property
     def _passes(self) -> ThreadPoolExecutor:
-        import torch
-
-        alone = self.device.type == "cpu" and self.threads > 1
-        return ThreadPoolExecutor(
-            self.threads, initializer=torch.set_num_threads if alone else None, initargs=(1,) * alone
-        )
+        if self.device.type == "cuda" or self.threads == 1:
+            return ThreadPoolExecutor(1)
+        return ThreadPoolExecutor(self.threads, initializer=_compute_alone)
 
     @property
     def batch_size(self) -> int:
@@ -190,6 +187,13 @@ class ModelRuntime:
 
 _MODULES: dict[tuple[str, str, str], torch.nn.Module] = {}
 _LOCK = threading.Lock()
+
+
+def _compute_alone() -> None:
+    """Let the passes of this thread use one core: the others have their own threads."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

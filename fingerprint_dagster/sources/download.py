@@ -64,11 +64,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Downloaded:
-    """digest: SHA-256, hexadecimal. size: bytes. head: the first 4,096 bytes."""
+    """digest: SHA-256, hexadecimal. size: bytes. head: the first 4,096 bytes.
+
+    validator: what the server will know this content by again (see `_validator`); empty where it says nothing.
+    """
 
     digest: str
     size: int
     head: bytes
+    validator: str
 
 
 class Downloader:
@@ -79,18 +83,32 @@ class Downloader:
         self._pool = urllib3.PoolManager(num_pools=64, maxsize=16, retries=False)
         self._pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
-    def download(self, url: str, into: BinaryIO, *, only_head: bool = False) -> Downloaded:
+    def download(self, url: str, into: BinaryIO) -> Downloaded:
         """Write the body behind the http(s) `url` into `into`, which is emptied before every attempt.
-
-        only_head: stop after the first 4,096 bytes; the digest and the size are then of what was read.
 
         Raises ContentError; its reason names the host only, never the address: that may hold passwords and tokens.
         """
+        downloaded = self.download_if_changed(url, into, "")
+        assert downloaded is not None
+        return downloaded
+
+    def peek(self, url: str) -> bytes:
+        """The first 4,096 bytes behind the http(s) `url`; the rest is not read. Raises ContentError."""
+        downloaded = self._attempts(url, io.BytesIO(), "", only_head=True)
+        assert downloaded is not None
+        return downloaded.head
+
+    def download_if_changed(self, url: str, into: BinaryIO, validator: str) -> Downloaded | None:
+        """Like `download`; but None, and nothing written, where the server says that what it gave this validator to
+        is still what it has (a conditional request, RFC 9110, 13)."""
+        return self._attempts(url, into, validator, only_head=False)
+
+    def _attempts(self, url: str, into: BinaryIO, validator: str, *, only_head: bool) -> Downloaded | None:
         deadline = _Deadline(self._limits.seconds)
         attempt = 0
         while True:
             try:
-                return self._attempt(url, into, deadline, only_head)
+                return self._attempt(url, into, deadline, validator, only_head)
             except _Transient as failure:
                 # Half to all of the doubling wait, by chance: many downloads that failed together come back apart.
                 wait = self._limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.0)
@@ -100,18 +118,22 @@ class Downloader:
             time.sleep(wait)
             attempt += 1
 
-    def _attempt(self, url: str, into: BinaryIO, deadline: _Deadline, only_head: bool) -> Downloaded:
+    def _attempt(
+        self, url: str, into: BinaryIO, deadline: _Deadline, validator: str, only_head: bool
+    ) -> Downloaded | None:
         place = host_of(url)
         _here.deadline = deadline
         try:
             for _ in range(_MAX_REDIRECTS + 1):
                 place = host_of(url)
-                response = self._request(url, deadline)
+                response = self._request(url, deadline, _condition(validator))
                 try:
                     location = response.headers.get("Location")
                     if response.status in _REDIRECTS and location:
                         url = _redirected(url, location)
                         continue
+                    if response.status == 304 and validator:
+                        return None
                     _check_status(response, place)
                     return self._body(response, into, place, only_head)
                 finally:
@@ -126,17 +148,18 @@ class Downloader:
         finally:
             del _here.deadline
 
-    def _request(self, url: str, deadline: _Deadline) -> urllib3.BaseHTTPResponse:
+    def _request(self, url: str, deadline: _Deadline, condition: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         left = max(deadline.left(), 0.001)
-        address, headers = _split_password(url)
+        address, password = _split_password(url)
+        # identity: the stored bytes are wanted, not a compressed form of them.
+        headers = {"User-Agent": "fingerprint-dagster", "Accept": "*/*", "Accept-Encoding": "identity"}
         return self._pool.request(
             "GET",
             address,
             redirect=False,
             preload_content=False,
             timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, left), read=left),
-            # identity: the stored bytes are wanted, not a compressed form of them.
-            headers={"User-Agent": "fingerprint-dagster", "Accept": "*/*", "Accept-Encoding": "identity", **headers},
+            headers={**headers, **condition, **password},
         )
 
     def _body(self, response: urllib3.BaseHTTPResponse, into: BinaryIO, place: str, only_head: bool) -> Downloaded:
@@ -159,7 +182,7 @@ class Downloader:
             if only_head and len(head) == HEAD_BYTES:
                 break
         into.flush()
-        return Downloaded(digest.hexdigest(), size, head)
+        return Downloaded(digest.hexdigest(), size, head, _validator(response))
 
 
 class _Transient(Exception):
@@ -169,6 +192,21 @@ class _Transient(Exception):
         super().__init__(reason)
         self.reason = reason
         self.wait_seconds = wait_seconds
+
+
+def _validator(response: urllib3.BaseHTTPResponse) -> str:
+    """The header, with its name, that identifies this content on its server: `ETag: "..."` or `Last-Modified: ...`."""
+    for name in ("ETag", "Last-Modified"):
+        value = response.headers.get(name, "")
+        if value:
+            return f"{name}: {value}"
+    return ""
+
+
+def _condition(validator: str) -> dict[str, str]:
+    """The request header that asks for the content only if it is no longer the one of that validator."""
+    name, _, value = validator.partition(": ")
+    return {{"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}[name]: value} if value else {}
 
 
 def _split_password(url: str) -> tuple[str, Mapping[str, str]]:

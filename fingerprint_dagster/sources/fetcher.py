@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,16 @@ _IN_USE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Fetched:
-    """A content on local disk. digest: SHA-256, hexadecimal. size: bytes. head: the first 4,096 bytes."""
+    """A content on local disk. digest: SHA-256, hexadecimal. size: bytes. head: the first 4,096 bytes.
+
+    validator: a short text by which its source knows this content again; empty where only the bytes can tell.
+    """
 
     path: Path
     digest: str
     size: int
     head: bytes
+    validator: str = ""
 
 
 class Fetcher:
@@ -94,17 +98,28 @@ class Fetcher:
             about = file_path(uri).stat()
         except (OSError, ValueError, UsageError):
             return ""
-        return f"{about.st_size}-{about.st_mtime_ns}"
+        return _file_validator(about)
 
     def fetch(self, uri: str) -> Fetched:
         """The content behind `uri`, read from its source now. Raises ContentError."""
+        fetched = self.fetch_if_changed(uri, "")
+        assert fetched is not None
+        return fetched
+
+    def fetch_if_changed(self, uri: str, validator: str) -> Fetched | None:
+        """Like `fetch`; but None where the content is still the one that had this validator.
+
+        Costs one look at a file's time, or one short request to a web server that gives validators (ETag or
+        Last-Modified). Content under an ipfs uri never changes.
+        """
         scheme = _scheme(uri)
         if scheme == "file":
-            return self._file(uri)
+            unchanged = validator and validator == self.validator(uri)
+            return None if unchanged else self._file(uri)
         if scheme in ("http", "https"):
-            return self._download(uri)
+            return self._download(uri, validator)
         if scheme == "ipfs":
-            return self._ipfs(uri)
+            return None if validator == uri else self._ipfs(uri)
         raise ContentError(f"the scheme of the uri is unknown; known are {', '.join(SCHEMES)}")
 
     def peek(self, uri: str) -> bytes:
@@ -113,9 +128,9 @@ class Fetcher:
         if scheme == "file":
             return self._file(uri, digested=False).head
         if scheme in ("http", "https"):
-            return self._downloader().download(uri, io.BytesIO(), only_head=True).head
+            return self._downloader().peek(uri)
         if scheme == "ipfs":
-            return self._downloader().download(self._gateway_url(uri), io.BytesIO(), only_head=True).head
+            return self._downloader().peek(self._gateway_url(uri))
         raise ContentError(f"the scheme of the uri is unknown; known are {', '.join(SCHEMES)}")
 
     def open(self, uri: str, digest: str) -> Path:
@@ -195,27 +210,30 @@ class Fetcher:
         after = os.fstat(file.fileno())
         if size != before.st_size or before.st_mtime_ns != after.st_mtime_ns:
             raise ContentError("changed while it was being read", retryable=True)
-        return Fetched(path, digest, size, head)
+        return Fetched(path, digest, size, head, _file_validator(before))
 
     def _ipfs(self, uri: str) -> Fetched:
         address = uri.removeprefix("ipfs://")
         cid = _cid(address.partition("/")[0])
-        fetched = self._download(self._gateway_url(uri))
+        fetched = self._download(self._gateway_url(uri), "")
+        assert fetched is not None
         if "/" not in address and cid.sha256 not in (None, fetched.digest):
             raise ContentError("the gateway sent bytes that do not match the CID", retryable=True)
-        return fetched
+        return replace(fetched, validator=uri)
 
     def _gateway_url(self, uri: str) -> str:
         address = uri.removeprefix("ipfs://")
         _cid(address.partition("/")[0])  # a wrong one is not worth a request
         return f"{self._ipfs_gateway}/ipfs/{address}"
 
-    def _download(self, url: str) -> Fetched:
+    def _download(self, url: str, validator: str) -> Fetched | None:
         part = self._blobs / f"part-{uuid.uuid4().hex}"
         try:
             self._blobs.mkdir(parents=True, exist_ok=True)
             with part.open("xb") as file:
-                got = self._downloader().download(url, file)
+                got = self._downloader().download_if_changed(url, file, validator)
+            if got is None:
+                return None
             blob = self._blob(got.digest)
             blob.parent.mkdir(exist_ok=True)
             part.replace(blob)
@@ -224,7 +242,7 @@ class Fetcher:
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
-        return Fetched(blob, got.digest, got.size, got.head)
+        return Fetched(blob, got.digest, got.size, got.head, got.validator)
 
     def _downloader(self) -> Downloader:
         from fingerprint_dagster.sources.download import Downloader, Limits
@@ -237,6 +255,10 @@ class Fetcher:
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest[:2] / digest
+
+
+def _file_validator(about: os.stat_result) -> str:
+    return f"{about.st_size}-{about.st_mtime_ns}"
 
 
 def _scheme(uri: str) -> str:

@@ -48,7 +48,9 @@ def materialize(
 def metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, object]]:
     """stage -> what its materialisation says."""
     return {
-        event.asset_key.path[-1]: {name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()}
+        event.asset_key.path[-1]: {
+            name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()
+        }
         for event in result.get_asset_materialization_events()
         if event.asset_key is not None
     }

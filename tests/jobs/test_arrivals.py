@@ -80,7 +80,7 @@ def test_new_and_changed_files_become_a_new_batch(home, tick):
 
 
 def test_a_tick_that_was_lost_is_repeated_with_the_same_run_keys(home, tick):
-    """The daemon stores the cursor only when the tick ends well; what it then asks again, it asks under the same keys."""
+    """The daemon stores the cursor only when the tick ends well; what it asks again has the same keys."""
     write(home / "inbox" / "a.txt", "some words")
     assert requested(tick(inbox_sensor)) == requested(tick(inbox_sensor)) == ["text-000001"]
 

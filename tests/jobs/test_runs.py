@@ -1,4 +1,4 @@
-"""`fingerprint run`: real Dagster runs in real processes, with the small content type `waveform` that counts its calls."""
+"""`fingerprint run`: real Dagster runs in real processes, with the content type `waveform` that counts its calls."""
 
 import json
 import os
@@ -75,9 +75,9 @@ def test_several_batches_run_at_once_and_all_are_stored(waveform, home, tmp_path
         partitions = {record.dagster_run.tags["dagster/partition"] for record in records}
         spans = [(record.start_time, record.end_time) for record in records]
     assert partitions == {f"waveform-{number:06d}" for number in range(1, 5)}
-    assert any(
-        one is not other and one[0] < other[1] and other[0] < one[1] for one in spans for other in spans
-    ), "no two runs overlapped"
+    assert any(one is not other and one[0] < other[1] and other[0] < one[1] for one in spans for other in spans), (
+        "no two runs overlapped"
+    )
 
 
 def test_steps_are_forked_from_the_warm_module(waveform, home, tmp_path):

@@ -28,7 +28,9 @@ mutation ($params: LaunchBackfillParams!) {
   }
 }"""
 RUNS = "query ($filter: RunsFilter) { runsOrError(filter: $filter) { ... on Runs { results { runId status } } } }"
-BACKFILL_STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+BACKFILL_STATUS = (
+    "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+)
 ASSETS = """
 { assetNodes { assetKey { path } description groupName kinds isPartitioned owners { ... on TeamAssetOwner { team } }
   pools codeVersion: opVersion hasAssetChecks } }"""

@@ -217,7 +217,8 @@ def test_importing_and_making_a_runtime_does_not_import_torch() -> None:
 def test_the_number_of_threads_does_not_change_the_vectors() -> None:
     inputs = np.random.default_rng(3).integers(0, 256, (21, 3, 224, 224), dtype=np.uint8)
     one, three = (
-        ModelRuntime("cpu", threads=threads, batch_size=4).embed(EFFICIENTNET_LITE0_GEM_V1, inputs) for threads in (1, 3)
+        ModelRuntime("cpu", threads=threads, batch_size=4).embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
+        for threads in (1, 3)
     )
     assert np.array_equal(one, three)
 
