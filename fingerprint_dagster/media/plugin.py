@@ -57,7 +57,7 @@ class ContentTypePlugin(ABC):
 
     @property
     def has_model(self) -> bool:
-        """Whether the embed stage does anything, and so needs torch."""
+        """Whether the embed stage needs torch; by default, whether the plugin has an embed stage of its own."""
         return type(self).embed is not ContentTypePlugin.embed
 
     @abstractmethod

@@ -38,6 +38,7 @@ class WaveformPlugin(ContentTypePlugin):
     name = "waveform"
     extensions = frozenset({".wfm"})
     batch_size = 100
+    has_model = False  # Its vectors come from numpy alone.
 
     @property
     def versions(self):
