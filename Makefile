@@ -39,9 +39,11 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this takes a few minutes (PyTorch is large)."
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this takes a few minutes (PyTorch is large)."
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@

@@ -48,10 +48,15 @@ def retrying(context: dg.AssetExecutionContext) -> bool:
     return context.run.tags.get(RETRY_TAG) == "true"
 
 
-def report(result: StageResult, extra: Mapping[str, Any] | None = None) -> dg.Output[StageResult]:
+def report(
+    context: dg.AssetExecutionContext, result: StageResult, extra: Mapping[str, Any] | None = None
+) -> dg.Output[StageResult]:
     """The result as an asset's output: its data version, and the metadata a person wants to see."""
     contents = len(result.entries)
     failures = result.failures
+    fresh = [failure for failure in failures if failure.stage == result.stage]
+    if fresh:
+        context.log.warning(f"{len(fresh)} contents failed, the first is {fresh[0].uri}: {fresh[0].reason}")
     metadata: dict[str, Any] = {
         "contents": contents,
         "cache_misses": result.computed,

@@ -22,4 +22,4 @@ def decode(
     batch = context.partition_key
     with pipeline.open(retry=retrying(context)) as engine:
         result = engine.run("decode", download.entries, progress.reporter(batch, "decode", len(download.entries)))
-    return report(result, {"decoding_processes": pipeline.workers})
+    return report(context, result, {"decoding_processes": pipeline.workers})

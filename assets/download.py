@@ -24,4 +24,4 @@ def download(
     with pipeline.open() as engine:
         result = engine.download(contents, progress.reporter(batch, "download", len(contents)))
         engine.fetcher.evict(pipeline.fetcher.blobs_max_bytes)
-    return report(result, {"bytes": sum(entry.size for entry in result.entries)})
+    return report(context, result, {"bytes": sum(entry.size for entry in result.entries)})

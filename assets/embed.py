@@ -22,4 +22,4 @@ def embed(context: dg.AssetExecutionContext, decode: StageResult, pipeline: Pipe
     with pipeline.open(retry=retrying(context)) as engine:
         result = engine.run("embed", decode.entries, progress.reporter(batch, "embed", len(decode.entries)))
         device = engine.models.describe() if result.computed else {}
-    return report(result, device)
+    return report(context, result, device)

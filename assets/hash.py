@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import report, retrying, stage_asset
+from fingerprint_dagster.assets.batches import BATCHES, report, retrying, stage_asset
 from fingerprint_dagster.assets.decode import decode
 from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
 from fingerprint_dagster.content import Sketch
@@ -21,6 +21,7 @@ from fingerprint_dagster.resources import PipelineResource
         dg.AssetCheckSpec(
             "no_empty_fingerprints",
             asset="hash",
+            partitions_def=BATCHES,
             description="Every fingerprint has at least one row that can be looked up.",
         )
     ],
@@ -45,9 +46,9 @@ def hash_(
                 if not any(len(component.values) for component in sketch.components):
                     empty.append(entry.content.uri)
                 flat += bool(sketch.info.get("low_information"))
-        extra = {"examples": example_table(examples)} if examples else {}
-        extra |= thumbnail_strip(engine, [entry for entry, _ in examples])
-    yield report(result, extra)
+        extra = thumbnail_strip(engine, [entry for entry, _ in examples])
+        extra |= {"examples": example_table(examples)} if examples else {}
+    yield report(context, result, extra)
     yield dg.AssetCheckResult(
         check_name="no_empty_fingerprints",
         passed=not empty,

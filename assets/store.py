@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import quarantine_check, report, stage_asset
+from fingerprint_dagster.assets.batches import BATCHES, quarantine_check, report, stage_asset
 from fingerprint_dagster.assets.previews import stored_table
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.pipeline import StageResult, recipe
@@ -19,9 +19,15 @@ from fingerprint_dagster.resources import CatalogResource, PipelineResource, Sto
         dg.AssetCheckSpec(
             "all_stored_or_quarantined",
             asset="store",
+            partitions_def=BATCHES,
             description="Every registered content of the batch is in the store or in quarantine; none is lost.",
         ),
-        dg.AssetCheckSpec("nothing_in_quarantine", asset="store", description="How many contents of the batch failed."),
+        dg.AssetCheckSpec(
+            "nothing_in_quarantine",
+            asset="store",
+            partitions_def=BATCHES,
+            description="How many contents of the batch failed.",
+        ),
     ],
 )
 def store(
@@ -41,7 +47,7 @@ def store(
     with pipeline.open() as engine:
         result = engine.store(index, hash.entries, progress.reporter(batch, "store", len(hash.entries)))
     register.record(batch, result.failures)
-    yield report(result, {"store": fingerprints.uri, **stored_table(result)})
+    yield report(context, result, {"store": fingerprints.uri, **stored_table(result)})
 
     registered = {content.content_id: content.content_type for content in register.members(batch)}
     stored = index.keys(list(registered))
@@ -56,7 +62,7 @@ def store(
             "registered": len(registered),
             "stored": len(stored),
             "quarantined": len(quarantined),
-            "lost": lost[:20],
+            **({"lost": lost[:20]} if lost else {}),
         },
     )
     yield from quarantine_check(result)

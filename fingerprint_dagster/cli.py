@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _WIDTH_OF_A_FILE = 160
+_QUERIES_AT_ONCE = 64
 
 
 def main() -> None:
@@ -205,16 +207,18 @@ def query(files: tuple[str, ...], top: int, as_json: bool) -> None:
     store = open_store(settings.store_uri)
     failed = 0
     with Pipeline.from_settings(settings) as pipeline:
-        contents = [content_of(listed, pipeline.fetcher) for file in files for listed in expand(file)]
-        answers = iter(pipeline.fingerprints([each for each in contents if not isinstance(each, Failure)]))
-        for content in contents:
-            found = content if isinstance(content, Failure) else next(answers)
-            if isinstance(found, Failure):
-                failed += 1
-                _say_failed_query(found, as_json)
-                continue
-            matches = find_copies(store, content_type(found.content.content_type), found, top)
-            _say_matches(found.content.uri, matches, as_json)
+        listings = (listed for file in files for listed in expand(file))
+        while chunk := list(islice(listings, _QUERIES_AT_ONCE)):
+            contents = [content_of(listed, pipeline.fetcher) for listed in chunk]
+            answers = iter(pipeline.fingerprints([each for each in contents if not isinstance(each, Failure)]))
+            for content in contents:
+                found = content if isinstance(content, Failure) else next(answers)
+                if isinstance(found, Failure):
+                    failed += 1
+                    _say_failed_query(found, as_json)
+                else:
+                    matches = find_copies(store, content_type(found.content.content_type), found, top)
+                    _say_matches(found.content.uri, matches, as_json)
     if failed:
         sys.exit(1)
 

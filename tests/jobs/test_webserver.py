@@ -34,6 +34,10 @@ BACKFILL_STATUS = (
 ASSETS = """
 { assetNodes { assetKey { path } description groupName kinds isPartitioned owners { ... on TeamAssetOwner { team } }
   pools codeVersion: opVersion hasAssetChecks } }"""
+START_SENSOR = """
+mutation ($selector: SensorSelector!) {
+  startSensor(sensorSelector: $selector) { __typename ... on PythonError { message } }
+}"""
 STATUS = """
 query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
   ... on AssetNode { partitionStats { numMaterialized numPartitions numFailed } } } }"""
@@ -71,7 +75,7 @@ def materialized(server: Webserver, stage: str) -> int:
     return int(server.ask(STATUS, key={"path": [stage]})["assetNodeOrError"]["partitionStats"]["numMaterialized"])
 
 
-def test_the_ui_materialises_a_batch_and_backfills_several(home: Path, tmp_path: Path):
+def test_the_ui_materialises_backfills_and_watches_the_inbox(home: Path, tmp_path: Path):
     first = fingerprint(home, "run", write_texts(tmp_path / "first", 2))
     assert first.returncode == 0, first.stdout + first.stderr
     registered = Catalog(home).register(
@@ -80,17 +84,19 @@ def test_the_ui_materialises_a_batch_and_backfills_several(home: Path, tmp_path:
     batches = [batch.name for batch in registered.batches]
     assert len(batches) == 3
     add_partitions(home, batches)
+    (home / "inbox").mkdir()
+    (home / "inbox" / "arrived.txt").write_text("a text that arrives by itself: " + "arrival " * 50)
 
     port = free_port()
     command = [sys.executable, "-m", "fingerprint_dagster", "ui", "--port", str(port)]
     with webserver(command, environment(home), tmp_path, port, tmp_path / "ui.log") as server:
-        assert materialized(server, "store") == 1  # What the command line ran shows here.
-        assert statuses(server) == ["SUCCESS"]
+        answer = server.ask(START_SENSOR, selector={**SELECTOR, "sensorName": "inbox_sensor"})["startSensor"]
+        assert answer["__typename"] == "Sensor", answer
 
+        assert materialized(server, "store") == 1  # What the command line ran shows here.
         run = launch(server, batches[0])
         wait_until(lambda: statuses(server, runIds=[run])[0] in ("SUCCESS", "FAILURE"), "the run to end")
         assert statuses(server, runIds=[run]) == ["SUCCESS"]
-        assert open_store(get_settings().store_uri).count() == {"text": 4}
 
         params = {"assetSelection": paths(*STAGES), "partitionNames": batches[1:]}
         answer = server.ask(BACKFILL, params=params)["launchPartitionBackfill"]
@@ -105,8 +111,11 @@ def test_the_ui_materialises_a_batch_and_backfills_several(home: Path, tmp_path:
         assert status() == "COMPLETED_SUCCESS"
         tags = [{"key": "dagster/backfill", "value": backfill}]
         assert statuses(server, tags=tags) == ["SUCCESS", "SUCCESS"]  # One run for each batch.
-        assert materialized(server, "store") == 4
-    assert open_store(get_settings().store_uri).count() == {"text": 8}
+
+        # Meanwhile the sensor has found the file in the inbox, and asked for its run.
+        wait_until(lambda: materialized(server, "store") == 5, "the file in the inbox to be fingerprinted")
+        assert len(statuses(server, tags=[{"key": "dagster/sensor_name", "value": "inbox_sensor"}])) == 1
+    assert open_store(get_settings().store_uri).count() == {"text": 9}
 
 
 def test_plain_dagster_dev_in_the_checkout_opens_the_same_instance(home: Path, tmp_path: Path):
