@@ -77,13 +77,13 @@ def report(
     return dg.Output(result, data_version=dg.DataVersion(result.data_version), metadata=metadata)
 
 
-def quarantine_check(result: StageResult) -> Iterator[dg.AssetCheckResult]:
+def quarantine_check(batch: str, result: StageResult) -> Iterator[dg.AssetCheckResult]:
     """The check that warns when contents of the batch are in quarantine."""
     failures = result.failures
     yield dg.AssetCheckResult(
         check_name="nothing_in_quarantine",
         passed=not failures,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"quarantined": len(failures), "contents": len(result.entries)},
+        metadata={"batch": batch, "quarantined": len(failures), "contents": len(result.entries)},
         description=f"{len(failures)} of {len(result.entries)} contents are in quarantine" if failures else None,
     )

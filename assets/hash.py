@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import BATCHES, report, retrying, stage_asset
+from fingerprint_dagster.assets.batches import report, retrying, stage_asset
 from fingerprint_dagster.assets.decode import decode
 from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
 from fingerprint_dagster.content import Sketch
@@ -21,7 +21,6 @@ from fingerprint_dagster.resources import PipelineResource
         dg.AssetCheckSpec(
             "no_empty_fingerprints",
             asset="hash",
-            partitions_def=BATCHES,
             description="Every fingerprint has at least one row that can be looked up.",
         )
     ],
@@ -53,6 +52,7 @@ def hash_(
         check_name="no_empty_fingerprints",
         passed=not empty,
         metadata={
+            "batch": batch,
             "fingerprints": len(result.passed),
             "empty": len(empty),
             "low_information": flat,

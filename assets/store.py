@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import BATCHES, quarantine_check, report, stage_asset
+from fingerprint_dagster.assets.batches import quarantine_check, report, stage_asset
 from fingerprint_dagster.assets.previews import stored_table
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.pipeline import StageResult, recipe
@@ -19,13 +19,11 @@ from fingerprint_dagster.resources import CatalogResource, PipelineResource, Sto
         dg.AssetCheckSpec(
             "all_stored_or_quarantined",
             asset="store",
-            partitions_def=BATCHES,
             description="Every registered content of the batch is in the store or in quarantine; none is lost.",
         ),
         dg.AssetCheckSpec(
             "nothing_in_quarantine",
             asset="store",
-            partitions_def=BATCHES,
             description="How many contents of the batch failed.",
         ),
     ],
@@ -59,10 +57,11 @@ def store(
         check_name="all_stored_or_quarantined",
         passed=not lost,
         metadata={
+            "batch": batch,
             "registered": len(registered),
             "stored": len(stored),
             "quarantined": len(quarantined),
             **({"lost": lost[:20]} if lost else {}),
         },
     )
-    yield from quarantine_check(result)
+    yield from quarantine_check(batch, result)

@@ -7,6 +7,7 @@ hand the way Dagster does it; a closed input ends the process.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import sys
@@ -15,6 +16,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 if __name__ == "__main__":
+    gc.disable()  # Until all is imported; see jobs/warm.py.
     # The fork server's imports take seconds. They go on beside this process's own.
     multiprocessing.set_forkserver_preload(["fingerprint_dagster.jobs.warm"])
     forkserver.ensure_running()
@@ -76,4 +78,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.enable()
     sys.exit(main())

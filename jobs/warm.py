@@ -7,8 +7,11 @@ one step that needs it; what makes its import slow is loaded here.
 
 # ruff: noqa: E402 - the variables must be set before numpy and torch are loaded.
 import contextlib
+import gc
 import importlib
 import os
+
+gc.disable()  # While modules are loaded there is nothing to collect, and looking for it takes a quarter of the time.
 
 # A step runs as many processes or threads as it may use cores; each of them computes on one.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -54,3 +57,6 @@ if os.environ.get(MODELS_VARIABLE) != "0":
     import torchvision.transforms.v2.functional  # noqa: F401
 
     torch.set_num_threads(1)  # Whatever the variable said: threads of the fork server would not survive the fork.
+
+gc.freeze()  # What is loaded now is never looked at again, nor copied in the forked processes because of it.
+gc.enable()
