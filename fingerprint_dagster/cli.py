@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ _QUERIES_AT_ONCE = 64
 
 def main() -> None:
     """Entry point: a mistake of the user is one line and exit code 2, any other known failure one line and 1."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = command.main(prog_name="fingerprint", standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -55,6 +57,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Stop as cleanly for `kill` as for Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -414,7 +421,7 @@ def ui(host: str, port: int) -> None:
     _catalog(settings)
     with open_instance(settings):  # Made before the services start, so that they do not race to make it.
         home = dagster_home(settings)
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ.update(settings.environment(), DAGSTER_HOME=str(home))
     os.chdir(home)  # A neutral folder: no module of the user's can stand in the way of Dagster's imports.
     click.echo(f"Dagster UI: http://{host}:{port}  (home {settings.home}; Ctrl-C stops it)", err=True)
     arguments = ["-m", "dagster", "dev", "-w", str(home / "workspace.yaml"), "--host", host, "--port", str(port)]

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
+    @field_validator("store", "memo", mode="after")
+    @classmethod
+    def _absolute_folder(cls, value: str) -> str:
+        return value if not value or "://" in value else str(Path(value).expanduser().absolute())
+
     @property
     def store_uri(self) -> str:
         """The store's address."""
@@ -75,6 +80,11 @@ class Settings(BaseSettings):
     def memo_uri(self) -> str:
         """The memo's address."""
         return self.memo or str(self.home / "memo")
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a process in another folder the same paths."""
+        paths = {name: getattr(self, name) for name in ("home", "store", "memo", "inbox", "watch_list")}
+        return {f"FINGERPRINT_{name.upper()}": str(value) for name, value in paths.items() if value}
 
     @property
     def worker_count(self) -> int:

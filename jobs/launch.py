@@ -78,7 +78,7 @@ def run_batches(
     log.write_bytes(b"")
     progress = settings.home / f"progress.{os.getpid()}"
     count = min(settings.run_count, len(batches))
-    environment = os.environ | {VARIABLE: str(progress)}
+    environment = os.environ | settings.environment() | {VARIABLE: str(progress)}
     if not warm_models:
         environment["FINGERPRINT_WARM_MODELS"] = "0"
     if not settings.workers and count > 1:

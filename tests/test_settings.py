@@ -140,3 +140,17 @@ def test_every_setting_says_what_it_is_for(name: str) -> None:
     description = Settings.model_fields[name].description
     assert description
     assert description.endswith(".")
+
+
+def test_paths_are_the_same_from_any_folder(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINGERPRINT_HOME", "here")
+    monkeypatch.setenv("FINGERPRINT_STORE", "fingerprints")
+    monkeypatch.setenv("FINGERPRINT_MEMO", "memory://")
+    get_settings.cache_clear()
+    settings = get_settings()
+    assert settings.environment() == {
+        "FINGERPRINT_HOME": str(tmp_path / "here"),
+        "FINGERPRINT_STORE": str(tmp_path / "fingerprints"),
+        "FINGERPRINT_MEMO": "memory://",
+    }

@@ -115,13 +115,14 @@ def test_a_retry_tries_the_quarantined_again(waveform, home, tmp_path):
     assert stored() == {"waveform": 2}
 
 
-def test_an_interrupt_stops_cleanly_and_the_next_run_goes_on(waveform, home, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_cleanly_and_the_next_run_goes_on(waveform, home, tmp_path, number):
     folder = waves(tmp_path / "waves", "1 2", "hang", "3 4")
     variables = environment(home, PYTHONPATH=os.environ["PYTHONPATH"], FINGERPRINT_WORKERS="1")
     log = tmp_path / "log"
     process = start([sys.executable, "-m", "fingerprint_dagster", "run", str(folder)], variables, tmp_path, log)
     wait_until(lambda: waveform.count("decode") == 2, "the hanging content to be decoded")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(60) == 130, log.read_text()
     assert "run the same command again to go on" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -60,7 +60,7 @@ class WaveformPlugin(ContentTypePlugin):
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         _count("decode", digest)
-        words = data.removeprefix(MAGIC).decode().split()
+        words = data.removeprefix(MAGIC).decode(errors="replace").split()
         if "crash" in words:
             os.kill(os.getpid(), signal.SIGSEGV)
         if "hang" in words:
@@ -71,7 +71,10 @@ class WaveformPlugin(ContentTypePlugin):
             raise ContentError("not now, not ever")
         if "oom" in words:
             np.empty(1 << 40, np.uint8)
-        samples = np.array([float(word) for word in words if not word[0].isalpha()])
+        try:
+            samples = np.array([float(word) for word in words if not word[0].isalpha()])
+        except ValueError as error:
+            raise ContentError(f"not a number: {error}") from error
         return Value({"samples": samples}, {"digest": digest, "words": words})
 
     def embed(self, decoded, models):
