@@ -384,7 +384,7 @@ TROUBLE = {
     "hang": ("decode", "took longer than 2 s", True),
     "bad": ("decode", "the waveform is bad", False),
     "oom": ("decode", "needs more than the 2048 MiB of memory a decoder may use", False),
-    "1e": ("decode", "the decoder failed: ValueError: could not convert string to float: '1e'", False),
+    "decode-error": ("decode", "the decoder failed: RuntimeError: the decoder stumbled", False),
     "embed-error": ("embed", "RuntimeError: the model stumbled", False),
     "embed-junk": ("embed", "TypeError: Object of type set is not JSON serializable", False),
     "hash-error": ("hash", "ValueError: no hash for this", False),

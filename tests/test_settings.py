@@ -101,8 +101,8 @@ def test_everything_lives_in_the_home_by_default(home: Path) -> None:
     settings = get_settings()
     assert settings.home == home
     assert (settings.store_uri, settings.memo_uri) == (str(home / "index"), str(home / "memo"))
-    settings.store, settings.memo = "elsewhere", "memory://"
-    assert (settings.store_uri, settings.memo_uri) == ("elsewhere", "memory://")
+    settings.store, settings.memo = "/elsewhere", "memory://"
+    assert (settings.store_uri, settings.memo_uri) == ("/elsewhere", "memory://")
 
 
 def test_without_a_variable_the_home_is_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:

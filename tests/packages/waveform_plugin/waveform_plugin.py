@@ -1,7 +1,7 @@
 """A small content type that counts its calls and can be asked for trouble.
 
 A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers, and any of the troubles `crash`,
-`hang`, `bad`, `oom` (in decode), `embed-error`, `hash-error`, `embed-junk` and `hash-junk` (values that cannot be
+`hang`, `bad`, `oom`, `decode-error` (in decode), `embed-error`, `hash-error`, `embed-junk` and `hash-junk` (values that cannot be
 stored). `moody` is bad while a file of its name with the ending `.mood` is there.
 Every call of `sniff` and of a stage appends a line `stage digest pid warm|cold` to the file named by WAVEFORM_CALLS.
 WAVEFORM_DECODE_VERSION, WAVEFORM_EMBED_VERSION and WAVEFORM_HASH_VERSION override the versions, WAVEFORM_BINS the one
@@ -71,6 +71,8 @@ class WaveformPlugin(ContentTypePlugin):
             raise ContentError("not now, not ever")
         if "oom" in words:
             np.empty(1 << 40, np.uint8)
+        if "decode-error" in words:
+            raise RuntimeError("the decoder stumbled")
         try:
             samples = np.array([float(word) for word in words if not word[0].isalpha()])
         except ValueError as error:
