@@ -1,8 +1,8 @@
 """A small content type that counts its calls and can be asked for trouble.
 
-A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers, and any of the troubles `crash`,
-`hang`, `bad`, `oom`, `decode-error` (in decode), `embed-error`, `hash-error`, `embed-junk` and `hash-junk` (values that cannot be
-stored). `moody` is bad while a file of its name with the ending `.mood` is there.
+A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers, and any of these troubles: in decode
+`crash`, `hang`, `bad`, `oom` and `decode-error`; `embed-error` and `hash-error`; `embed-junk` and `hash-junk` (values
+that cannot be stored). `moody` is bad while a file of its name with the ending `.mood` is there.
 Every call of `sniff` and of a stage appends a line `stage digest pid warm|cold` to the file named by WAVEFORM_CALLS.
 WAVEFORM_DECODE_VERSION, WAVEFORM_EMBED_VERSION and WAVEFORM_HASH_VERSION override the versions, WAVEFORM_BINS the one
 parameter of the hash stage.
