@@ -42,9 +42,7 @@ class Settings(BaseSettings):
     )
     blobs_max_bytes: int = Field(default=20 * GIB, gt=0, description="Size cap of the downloaded files.")
     workers: int = Field(default=0, ge=0, description="Processes or threads in one step; 0 means one a core.")
-    runs: int = Field(
-        default=0, ge=0, description="Batches fingerprinted at once; 0 means half the cores, at least two."
-    )
+    runs: int = Field(default=0, ge=0, description="Batches at once; 0 means half the cores, from 2 to 8.")
     timeout_seconds: float = Field(default=60.0, gt=0, description="Time limit of fetching or decoding one content.")
     decode_memory_bytes: int = Field(default=8 * GIB, ge=GIB, description="Memory that one decoding process may take.")
     max_content_bytes: int = Field(default=8 * GIB, gt=0, description="Larger contents are refused.")
@@ -94,7 +92,7 @@ class Settings(BaseSettings):
     @property
     def run_count(self) -> int:
         """Batches fingerprinted at once."""
-        return self.runs or max(2, available_cores() // 2)
+        return self.runs or min(8, max(2, available_cores() // 2))  # Each takes about a gigabyte of memory.
 
 
 @lru_cache(maxsize=1)
