@@ -246,8 +246,8 @@ def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
                 "uri": match.reference.uri,
                 "content_type": match.reference.content_type,
                 "score": round(match.score, 6),
-                "query_range": match.query_range,
-                "reference_range": match.reference_range,
+                "query_range": _rounded(match.query_range),
+                "reference_range": _rounded(match.reference_range),
                 "evidence": match.evidence,
             }
             for match in matches
@@ -269,6 +269,10 @@ def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
             match.evidence,
         )
     console.print(table)
+
+
+def _rounded(where: tuple[float, float] | None) -> list[float] | None:
+    return None if where is None else [round(end, 3) for end in where]
 
 
 def _range(where: tuple[float, float] | None, content_type: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from filelock import FileLock
 from fingerprint_dagster.assets.batches import EMBED_POOL
 from fingerprint_dagster.settings import Settings, get_settings
 
+RUNNER_TAG = "fingerprint/runner"
 DAGSTER_YAML = """\
 # Made by fingerprint_dagster; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry: {enabled: false}
@@ -62,6 +64,42 @@ def _open(home: Path, settings: Settings) -> dg.DagsterInstance:
     if EMBED_POOL not in pools:  # A limit that a person set stays.
         instance.event_log_storage.set_concurrency_slots(EMBED_POOL, slots)
     return instance
+
+
+def runner_identity() -> str:
+    """Which process of which machine this is: `host/pid/start`. The start tells a pid from its next owner."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+
+
+def end_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Mark as failed the runs whose runner on this machine is gone, and free their pool slots; returns their number.
+
+    A runner that is killed outright, or loses its power, cannot report the end of its run. Dagster would show it as
+    started for ever, and let no other run have the slot it held.
+    """
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    ended = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
+        host, _, process = run.tags.get(RUNNER_TAG, "").partition("/")
+        pid, _, start = process.partition("/")
+        if host == socket.gethostname() and _start_of(int(pid)) != start:
+            instance.report_run_failed(run, f"the process of this run (pid {pid}) is gone")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended += 1
+    return ended
+
+
+def _start_of(pid: int) -> str:
+    """When a process was started, in a unit of the system's own; empty where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    return "unknown"  # A system without /proc.
 
 
 def gpu_count(device: str) -> int:

@@ -25,7 +25,7 @@ import dagster as dg
 
 from fingerprint_dagster.assets.batches import BATCHES, COUNTS, RETRY_TAG
 from fingerprint_dagster.definitions import resolved_job
-from fingerprint_dagster.jobs.instance import open_instance
+from fingerprint_dagster.jobs.instance import RUNNER_TAG, end_dead_runs, open_instance, runner_identity
 from fingerprint_dagster.settings import get_settings
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
@@ -65,9 +65,10 @@ def _error_of(event: dg.DagsterEvent) -> str:
 
 def main() -> int:
     """Serve until standard input closes or an interrupt comes."""
-    tags = {RETRY_TAG: "true"} if "--retry" in sys.argv[1:] else {}
+    tags = {RUNNER_TAG: runner_identity()} | ({RETRY_TAG: "true"} if "--retry" in sys.argv[1:] else {})
     try:
         with open_instance(get_settings()) as instance:
+            end_dead_runs(instance)
             while line := sys.stdin.readline():
                 answer = run_batch(instance, line.strip(), tags)
                 sys.stdout.write(json.dumps(answer) + "\n")

@@ -135,14 +135,42 @@ def test_an_interrupt_stops_cleanly_and_the_next_run_goes_on(waveform, home, tmp
     assert len(Catalog(home).quarantined()) == 1
 
 
-def children_of_home(home: Path) -> list[str]:
+def test_a_killed_run_is_marked_as_failed_and_holds_nothing_up(waveform, home, tmp_path):
+    """The slot of the embed pool is the only one, and its holder is killed with no chance to give it back."""
+    folder = waves(tmp_path / "waves", "1 2", "3 4")
+    with open_instance(get_settings()) as instance:
+        instance.event_log_storage.set_concurrency_slots("embed", 1)
+    variables = environment(home, PYTHONPATH=os.environ["PYTHONPATH"], WAVEFORM_EMBED_HANGS="1")
+    command = [sys.executable, "-m", "fingerprint_dagster", "run", str(folder)]
+    process = start(command, variables, tmp_path, tmp_path / "log")
+    wait_until(lambda: waveform.count("embed") > 0, "the embed step to hang")
+    kill_all(home)
+    process.wait(30)
+    assert run_statuses() == [dg.DagsterRunStatus.STARTED]
+
+    run(home, folder)
+    assert sorted(status.value for status in run_statuses()) == ["FAILURE", "SUCCESS"]
+    assert stored() == {"waveform": 2}
+    assert waveform.count("decode") == 2  # What the killed run had decoded was not decoded again.
+
+
+def kill_all(home: Path) -> None:
+    """What a power cut does to the processes of a run."""
+    for pid in children_of_home(home):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def children_of_home(home: Path) -> list[int]:
     """Processes that run with this home, other than this one."""
     needle = f"FINGERPRINT_HOME={home}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if int(process.name) != os.getpid() and needle in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                found.append(int(process.name))
         except OSError:
             continue
     return found

@@ -5,7 +5,7 @@ A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers
 that cannot be stored). `moody` is bad while a file of its name with the ending `.mood` is there.
 Every call of `sniff` and of a stage appends a line `stage digest pid warm|cold` to the file named by WAVEFORM_CALLS.
 WAVEFORM_DECODE_VERSION, WAVEFORM_EMBED_VERSION and WAVEFORM_HASH_VERSION override the versions, WAVEFORM_BINS the one
-parameter of the hash stage.
+parameter of the hash stage. With WAVEFORM_EMBED_HANGS set, embed does not end.
 """
 
 import hashlib
@@ -82,6 +82,8 @@ class WaveformPlugin(ContentTypePlugin):
     def embed(self, decoded, models):
         for value in decoded:
             _count("embed", value.info["digest"])
+        if os.environ.get("WAVEFORM_EMBED_HANGS"):
+            time.sleep(3600)
         if any("embed-error" in value.info["words"] for value in decoded):
             raise RuntimeError("the model stumbled")
         return [self._vector(value) for value in decoded]
