@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from fingerprint_dagster.pipeline import StageResult, code_version
+from fingerprint_dagster.stages import StageResult, code_version
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 # One batch a run: a run of several partitions can report neither their data versions nor their failures apart.

@@ -4,8 +4,8 @@ import dagster as dg
 
 from fingerprint_dagster import progress
 from fingerprint_dagster.assets.batches import EMBED_POOL, report, retrying, stage_asset
-from fingerprint_dagster.pipeline import StageResult
 from fingerprint_dagster.resources import PipelineResource
+from fingerprint_dagster.stages import StageResult
 
 
 @stage_asset(

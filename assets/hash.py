@@ -9,8 +9,8 @@ from fingerprint_dagster.assets.batches import report, retrying, stage_asset
 from fingerprint_dagster.assets.decode import decode
 from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
 from fingerprint_dagster.content import Sketch
-from fingerprint_dagster.pipeline import Entry, StageResult
 from fingerprint_dagster.resources import PipelineResource
+from fingerprint_dagster.stages import Entry, StageResult
 
 
 @stage_asset(

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 
 from fingerprint_dagster.content import Sketch, Value
-from fingerprint_dagster.pipeline import Entry, Pipeline, StageResult
+from fingerprint_dagster.pipeline import Pipeline
+from fingerprint_dagster.stages import Entry, StageResult
 
 THUMBNAIL_PIXELS = 96
 EXAMPLES = 8

@@ -8,8 +8,8 @@ from fingerprint_dagster import progress
 from fingerprint_dagster.assets.batches import quarantine_check, report, stage_asset
 from fingerprint_dagster.assets.previews import stored_table
 from fingerprint_dagster.media.registry import content_type
-from fingerprint_dagster.pipeline import StageResult, recipe
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
+from fingerprint_dagster.stages import StageResult, recipe
 
 
 @stage_asset(

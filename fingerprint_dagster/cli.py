@@ -120,7 +120,7 @@ def _up_to_date(settings: Settings, catalog: Catalog, batch: Batch) -> bool:
 def _is_current(batch: Batch) -> bool:
     """Whether the batch was stored under today's stage versions."""
     from fingerprint_dagster.media.registry import content_type
-    from fingerprint_dagster.pipeline import recipe
+    from fingerprint_dagster.stages import recipe
 
     return batch.recipe == recipe(content_type(batch.content_type))
 
@@ -140,7 +140,7 @@ def _run_with_bars(settings: Settings, batches: Sequence[Batch], *, retry: bool 
 
     from fingerprint_dagster.jobs.launch import run_batches
     from fingerprint_dagster.media.registry import content_type
-    from fingerprint_dagster.pipeline import STAGES
+    from fingerprint_dagster.stages import STAGES
 
     total = sum(batch.size for batch in batches)
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -392,7 +392,8 @@ def cache_stats(as_json: bool) -> None:
 @click.option("--stage", help="Only this stage: download, decode, embed or hash.")
 def cache_clear(stage: str | None) -> None:
     """Forget stage results. Fingerprints in the store stay."""
-    from fingerprint_dagster.pipeline import STAGES, memo_of
+    from fingerprint_dagster.pipeline import memo_of
+    from fingerprint_dagster.stages import STAGES
 
     if stage is not None and stage not in STAGES:
         raise UsageError(f"--stage {stage!r}: there are {', '.join(STAGES)}")

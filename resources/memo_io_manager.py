@@ -11,8 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from fingerprint_dagster.content import Content, Failure
-from fingerprint_dagster.pipeline import Entry, StageResult
 from fingerprint_dagster.resources.engine import MemoResource
+from fingerprint_dagster.stages import Entry, StageResult
 
 
 class MemoIOManager(dg.ConfigurableIOManager):

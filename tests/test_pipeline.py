@@ -22,9 +22,10 @@ from fingerprint_dagster.index.exact import ExactStore
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.memo import Memo, open_memo
 from fingerprint_dagster.models import ModelRuntime
-from fingerprint_dagster.pipeline import Limits, Pipeline, StageResult, code_version, recipe
+from fingerprint_dagster.pipeline import Limits, Pipeline
 from fingerprint_dagster.settings import get_settings
 from fingerprint_dagster.sources import Fetcher
+from fingerprint_dagster.stages import StageResult, code_version, recipe
 
 GIB = 1 << 30
 STAGES = ("decode", "embed", "hash")

@@ -18,7 +18,7 @@ class StageUsage:
 class Memo(Protocol):
     """A cache of stage results. Any entry may vanish at any time; a missing value is computed again.
 
-    Keys are hexadecimal text from `pipeline.memo_key`; values are bytes. What is returned is what was put:
+    Keys are hexadecimal text from `stages.memo_key`; values are bytes. What is returned is what was put:
     an entry that was damaged or only half written is reported as missing.
 
     shared: whether other processes that open the same address see the same entries.

@@ -12,8 +12,9 @@ from fingerprint_dagster.assets.batches import BATCHES, RETRY_TAG
 from fingerprint_dagster.catalog import Catalog
 from fingerprint_dagster.definitions import build_resources
 from fingerprint_dagster.index.store import open_store
-from fingerprint_dagster.pipeline import STAGES, code_version, fetcher_of
+from fingerprint_dagster.pipeline import fetcher_of
 from fingerprint_dagster.settings import Settings, get_settings
+from fingerprint_dagster.stages import STAGES, code_version
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from running import CHECKOUT, Webserver, environment, fingerprint, free_port, wa
 
 from fingerprint_dagster.catalog import Catalog
 from fingerprint_dagster.index.store import open_store
-from fingerprint_dagster.pipeline import STAGES, fetcher_of
+from fingerprint_dagster.pipeline import fetcher_of
 from fingerprint_dagster.settings import get_settings
+from fingerprint_dagster.stages import STAGES
 
 pytestmark = pytest.mark.slow
 
