@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -203,10 +202,8 @@ def test_real_media_of_all_types_find_their_copies(home, tmp_path):
 
     with Image.open(folder / "coffee.png") as image:
         image.convert("RGB").resize((300, 200)).save(folder / "small coffee.jpg", quality=60)
-    started = time.monotonic()
     done = fingerprint(home, "run", folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 600
     answer = fingerprint(home, "query", folder, "--json")
     assert answer.returncode == 0, answer.stderr
     best = {}
