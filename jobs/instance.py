@@ -71,6 +71,12 @@ def runner_identity() -> str:
     return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
 
 
+def is_running(runner: str) -> bool:
+    """Whether the process of that `runner_identity`, of this machine, still runs."""
+    _, pid, start = runner.rsplit("/", 2)
+    return _start_of(int(pid)) == start
+
+
 def end_dead_runs(instance: dg.DagsterInstance) -> int:
     """Mark as failed the runs whose runner on this machine is gone, and free their pool slots; returns their number.
 
@@ -80,21 +86,23 @@ def end_dead_runs(instance: dg.DagsterInstance) -> int:
     unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     ended = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
-        host, _, process = run.tags.get(RUNNER_TAG, "").partition("/")
-        pid, _, start = process.partition("/")
-        if host == socket.gethostname() and _start_of(int(pid)) != start:
-            instance.report_run_failed(run, f"the process of this run (pid {pid}) is gone")
+        runner = run.tags.get(RUNNER_TAG, "")
+        if runner.startswith(f"{socket.gethostname()}/") and not is_running(runner):
+            instance.report_run_failed(run, f"the process of this run is gone ({runner})")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended += 1
     return ended
 
 
 def _start_of(pid: int) -> str:
-    """When a process was started, in a unit of the system's own; empty where there is no such process."""
+    """When a process was started, in a unit of the system's own; empty where there is no such process, or only its
+    name is left because nobody has asked yet how it ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
         pass
+    else:
+        return "" if state in ("Z", "X") else fields[18]
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

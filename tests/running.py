@@ -16,6 +16,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PATIENCE_SECONDS = 180.0
+HANGING_SECONDS = 600.0
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -26,9 +27,10 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def fingerprint(home: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+    """Run the command line to its end; a command that never ends fails the test."""
     command = [sys.executable, "-m", "fingerprint_dagster", *map(str, arguments)]
-    return subprocess.run(command, env=environment(home, **more), capture_output=True, text=True, check=False)
+    env = environment(home, **more)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=HANGING_SECONDS)
 
 
 def start(command: list[str], env: Mapping[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ from running import CHECKOUT, environment, fingerprint, start, wait_until
 
 from fingerprint_dagster.catalog import Catalog
 from fingerprint_dagster.index.store import open_store
-from fingerprint_dagster.jobs.instance import open_instance
+from fingerprint_dagster.jobs.instance import is_running, open_instance
 from fingerprint_dagster.settings import get_settings
 
 pytestmark = pytest.mark.slow
@@ -151,6 +151,24 @@ def test_a_killed_run_is_marked_as_failed_and_holds_nothing_up(waveform, home, t
     assert sorted(status.value for status in run_statuses()) == ["FAILURE", "SUCCESS"]
     assert stored() == {"waveform": 2}
     assert waveform.count("decode") == 2  # What the killed run had decoded was not decoded again.
+
+
+def test_a_killed_runner_that_nobody_has_waited_for_counts_as_dead(home):
+    import subprocess
+
+    code = (
+        "from fingerprint_dagster.jobs.instance import runner_identity; print(runner_identity(), flush=True); input()"
+    )
+    pipe = subprocess.PIPE
+    runner = subprocess.Popen([sys.executable, "-c", code], env=environment(home), stdin=pipe, stdout=pipe, text=True)
+    assert runner.stdout is not None
+    identity = runner.stdout.readline().strip()
+    assert is_running(identity)
+    runner.kill()
+    os.waitid(os.P_PID, runner.pid, os.WEXITED | os.WNOWAIT)  # It has ended, and stays in the list of processes.
+    assert not is_running(identity)
+    runner.wait()
+    assert not is_running(identity)
 
 
 def kill_all(home: Path) -> None:
