@@ -88,7 +88,7 @@ def run(sources: tuple[str, ...], sizes: tuple[str, ...], again: bool) -> None:
     started = time.monotonic()
     registration = catalog.register(sources, fetcher_of(settings), batch_sizes=_batch_sizes(sizes))
     _say_registered(registration)
-    todo = [batch for batch in registration.batches if again or not _up_to_date(settings, catalog, batch)]
+    todo = registration.batches if again else _not_up_to_date(settings, catalog, registration.batches)
     reports = _run_with_bars(settings, todo)
     _summary(catalog, registration, reports, time.monotonic() - started)
     if not all(report.success for report in reports):
@@ -108,13 +108,12 @@ def _batch_sizes(options: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def _up_to_date(settings: Settings, catalog: Catalog, batch: Batch) -> bool:
-    """Whether the batch is stored under today's stage versions and nothing in it is waiting for a retry."""
-    if not _is_current(batch):
-        return False
+def _not_up_to_date(settings: Settings, catalog: Catalog, batches: Sequence[Batch]) -> list[Batch]:
+    """The batches that are not stored under today's stage versions, or have contents that a retry can help."""
     if not settings.store and not Path(settings.store_uri).exists():
-        return False
-    return not any(failure.retryable for _, failure in catalog.quarantined([batch.name]))
+        return list(batches)
+    waiting = {batch for batch, failure in catalog.quarantined() if failure.retryable}
+    return [batch for batch in batches if batch.name in waiting or not _is_current(batch)]
 
 
 def _is_current(batch: Batch) -> bool:

@@ -198,12 +198,12 @@ class Pipeline:
                 if digest in errors or key in found:
                     del pending[digest]
             done = len(entries) - len(pending)
-            progress(done)
             for digest, outcome in self._make(stage, plugin, list(pending.values())):
                 done += 1
                 progress(done)
                 if isinstance(outcome, ContentError):
                     errors[digest] = outcome
+        progress(len(entries))
         results = []
         for entry in entries:
             if entry.failure is not None:

@@ -19,7 +19,7 @@ def find_copies(
     References with the same bytes come first (score 1, evidence "sha256", no ranges), then those that `plugin.match`
     verified, by their best score, ties by content_id. A reference of which several parts match has several
     matches, best first, one after the other.
-    include_self: also match the query with itself where it is stored under its own content_id.
+    include_self: also match the query with itself where it is stored.
     """
     copies = store.get(store.by_digest(query.digest)[: top + 1])
     found = [[Match(copy.content, 1.0, "sha256")] for copy in copies if include_self or not _same(query, copy)][:top]
@@ -38,6 +38,6 @@ def find_copies(
 
 
 def _same(query: Fingerprint, stored: Fingerprint) -> bool:
-    """Whether `stored` is the query itself, registered before; only an id in common does not make it that."""
+    """Whether `stored` is the query itself: from the same address, whatever its id, or its id and its bytes."""
     one, other = query.content, stored.content
-    return one.content_id == other.content_id and (one.uri == other.uri or query.digest == stored.digest)
+    return one.uri == other.uri or (one.content_id == other.content_id and query.digest == stored.digest)

@@ -298,6 +298,15 @@ def test_an_empty_batch_is_no_work(pipeline: Pipeline) -> None:
     assert pipeline.fingerprints([]) == []
 
 
+def test_progress_reaches_the_end_where_every_content_has_failed(pipeline: Pipeline, write: Any) -> None:
+    told: list[int] = []
+    entries = pipeline.run("decode", pipeline.download(write("bad")).entries).entries
+    for stage in ("embed", "hash"):
+        told.clear()
+        entries = pipeline.run(stage, entries, told.append).entries
+        assert told == [1]
+
+
 def test_progress_is_reported_up_to_the_number_of_contents(pipeline: Pipeline, write: Any) -> None:
     told: list[int] = []
     contents = write(*(["1", "2", "3", "4", "5", "5", "bad"]))

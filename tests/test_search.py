@@ -107,6 +107,12 @@ def test_the_query_itself_is_no_match(store: ExactStore, plugin: Rows, digest: s
     assert names(find_copies(store, plugin, query, 10, include_self=True)) == ["me", "other"]
 
 
+def test_the_query_registered_under_an_id_of_its_own_is_no_match(store: ExactStore, plugin: Rows) -> None:
+    store.put([of("an id from a list", [0], "bytes", "file:///me"), of("other", [0])])
+    query = of("derived from the uri", [0], "bytes", "file:///me")
+    assert names(find_copies(store, plugin, query, 10)) == ["other"]
+
+
 def test_another_content_under_the_same_id_is_a_match(store: ExactStore, plugin: Rows) -> None:
     store.put([of("me", [0b1], "bytes")])
     assert names(find_copies(store, plugin, of("me", [0], "changed", "file:///elsewhere"), 10)) == ["me"]
