@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fingerprint_dagster.catalog import Batch, Catalog, Registration
-    from fingerprint_dagster.content import Failure, Match
+    from fingerprint_dagster.content import Box, Failure, Match, Range
     from fingerprint_dagster.jobs.launch import RunReport
     from fingerprint_dagster.settings import Settings
 
@@ -245,9 +245,13 @@ def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
                 "uri": match.reference.uri,
                 "content_type": match.reference.content_type,
                 "score": round(match.score, 6),
+                "confidence": None if match.confidence is None else round(match.confidence, 6),
                 "query_range": _rounded(match.query_range),
                 "reference_range": _rounded(match.reference_range),
+                "query_box": _rounded(match.query_box),
+                "reference_box": _rounded(match.reference_box),
                 "evidence": match.evidence,
+                "details": dict(match.details),
             }
             for match in matches
         ]
@@ -257,29 +261,33 @@ def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
     if not matches:
         console.print(f"{_short(uri)}: no copy found", highlight=False)
         return
-    table = _table("score", "copy of", "where in the query", "where in the reference", "evidence")
+    table = _table("score", "sure", "copy of", "where in the query", "where in the reference", "evidence")
     table.title, table.title_justify = _short(uri), "left"
     for match in matches:
         table.add_row(
             f"{match.score:.3f}",
+            "" if match.confidence is None else f"{match.confidence:.3f}",
             _short(match.reference.uri),
-            _range(match.query_range, match.reference.content_type),
-            _range(match.reference_range, match.reference.content_type),
+            _where(match.query_range, match.query_box, match.reference.content_type),
+            _where(match.reference_range, match.reference_box, match.reference.content_type),
             match.evidence,
         )
     console.print(table)
 
 
-def _rounded(where: tuple[float, float] | None) -> list[float] | None:
+def _rounded(where: Range | Box | None) -> list[float] | None:
     return None if where is None else [round(end, 3) for end in where]
 
 
-def _range(where: tuple[float, float] | None, content_type: str) -> str:
-    if where is None:
-        return "all"
-    if content_type == "text":
-        return f"characters {where[0]:.0f}-{where[1]:.0f}"
-    return f"{where[0]:.1f}-{where[1]:.1f} s"
+def _where(span: Range | None, box: Box | None, content_type: str) -> str:
+    places = []
+    if span is not None:
+        unit = "characters {:.0f}-{:.0f}" if content_type == "text" else "{:.1f}-{:.1f} s"
+        places.append(unit.format(*span))
+    if box is not None:
+        left, top, right, bottom = (100 * side for side in box)
+        places.append(f"{left:.0f}-{right:.0f} % across, {top:.0f}-{bottom:.0f} % down")
+    return ", ".join(places) or "all"
 
 
 # ---------------------------------------------------------------------- looking at what there is

@@ -36,10 +36,10 @@ def decode(data: bytes) -> Value:
 
 
 def sketch_to_value(sketch: Sketch) -> Value:
-    """The sketch as a stage value: arrays `algorithm/values`, `algorithm/positions`, `algorithm/searchable`."""
+    """The sketch as a stage value: arrays `algorithm/values`, and `/positions`, `/searchable`, `/asked` where given."""
     arrays: dict[str, np.ndarray] = {}
     for component in sketch.components:
-        for part in ("values", "positions", "searchable"):
+        for part in ("values", "positions", "searchable", "asked"):
             array = getattr(component, part)
             if array is not None:
                 arrays[f"{component.algorithm}/{part}"] = array
@@ -57,6 +57,7 @@ def value_to_sketch(value: Value) -> Sketch:
             value.arrays[f"{algorithm}/values"],
             value.arrays.get(f"{algorithm}/positions"),
             value.arrays.get(f"{algorithm}/searchable"),
+            value.arrays.get(f"{algorithm}/asked"),
         )
         for algorithm, kind in kinds.items()
     )

@@ -12,7 +12,8 @@ import numpy as np
 from fingerprint_dagster.errors import ContentError
 
 Range = tuple[float, float]
-ComponentKind = Literal["hamming", "cosine", "tokens", "data"]
+Box = tuple[float, float, float, float]
+ComponentKind = Literal["hamming", "signs", "cosine", "tokens", "data"]
 
 
 class ContentType(StrEnum):
@@ -59,12 +60,16 @@ class Component:
     algorithm: the versioned name (`pdq_v1`). Rows of different names are never compared.
     kind: how rows are looked up:
         "hamming": values uint8 [n, bytes], near in Hamming distance;
+        "signs": values uint8 [n, bytes], the sign bits of vectors, near in the angle that differing bits estimate;
         "cosine": values float32 [n, dim], every row of length 1;
         "tokens": values uint64 [n], equal or not;
         "data": values of any shape and dtype, never looked up, kept for the comparison of two fingerprints.
-    positions: float64 [n, 2], start and end of each row in the content (seconds in audio and video,
-        characters in text); None where every row stands for the whole content.
-    searchable: bool [n], the rows worth looking up (a black frame is not); None means all of them.
+    positions: where each row is in the content: float64 [n, 2], start and end (seconds in audio and video,
+        characters in text), or float64 [n, 4], a box (left, top, right, bottom as fractions of the upright
+        picture); None where every row stands for the whole content.
+    searchable: bool [n], the rows that others may find (a black frame is not one); None means all of them.
+    asked: bool [n], the rows looked up when this content is the query (a mirrored hash, say, which nobody need find);
+        None means the searchable ones.
     """
 
     algorithm: str
@@ -72,6 +77,7 @@ class Component:
     values: np.ndarray
     positions: np.ndarray | None = None
     searchable: np.ndarray | None = None
+    asked: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,11 @@ class Match:
 
     score: 0..1, similarity by the algorithm named in `evidence`; 1 is the same.
     query_range, reference_range: where on both sides (seconds or characters); None means the whole content.
+    query_box, reference_box: where in the picture on both sides (left, top, right, bottom as fractions of its sides);
+        None means all of it.
+    confidence: 0..1, how sure it is that this is a copy, by the algorithm's measured share of false matches; None
+        where none was measured.
+    details: what else the algorithm found out, as plain JSON data (`{"mirrored": True}`, `{"speed": 1.05}`).
     """
 
     reference: Content
@@ -124,6 +135,10 @@ class Match:
     evidence: str
     query_range: Range | None = None
     reference_range: Range | None = None
+    query_box: Box | None = None
+    reference_box: Box | None = None
+    confidence: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,9 @@ def test_a_flipped_bit_in_the_header_is_refused_or_harmless_to_the_reader(data: 
         st.builds(
             Component,
             st.text(min_size=1, max_size=20),
-            st.sampled_from(["hamming", "cosine", "tokens", "data"]),
+            st.sampled_from(["hamming", "signs", "cosine", "tokens", "data"]),
             arrays,
+            st.none() | arrays,
             st.none() | arrays,
             st.none() | arrays,
         ),
@@ -135,7 +136,7 @@ def test_a_sketch_comes_back_as_it_was(components: list[Component], info: dict[s
     assert sketch.info == info
     assert [(c.algorithm, c.kind) for c in sketch.components] == [(c.algorithm, c.kind) for c in components]
     for back, component in zip(sketch.components, components, strict=True):
-        for part in ("values", "positions", "searchable"):
+        for part in ("values", "positions", "searchable", "asked"):
             one, other = getattr(back, part), getattr(component, part)
             assert (one is None) == (other is None)
             if other is not None:

@@ -71,7 +71,7 @@ def test_exact_copies_come_first_without_verification(store: ExactStore, plugin:
     store.put([of("a like", [0]), of("b same", [0], "bytes"), of("c same", [0], "bytes"), of("far", [FAR])])
     matches = find_copies(store, plugin, of("q", [0], "bytes"), 10)
     assert names(matches) == ["b same", "c same", "a like"]
-    assert matches[0] == Match(store.get(["b same"])[0].content, 1.0, "sha256", None, None)
+    assert matches[0] == Match(store.get(["b same"])[0].content, 1.0, "sha256", confidence=1.0)
     assert plugin.asked == ["a like"]
 
 

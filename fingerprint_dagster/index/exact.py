@@ -71,9 +71,10 @@ class ExactStore:
 
 def _rank(stored: dict[str, Component], kind: str, queries: np.ndarray, limit: int) -> list[str]:
     rows = [component.values[ranking.searchable_rows(component)] for component in stored.values()]
-    if kind == "tokens":
-        shared = (float(np.isin(tokens, queries).sum()) for tokens in rows)
-        return ranking.rank_scores(zip(stored, shared, strict=True), limit)
     owners = np.repeat(np.arange(len(rows)), [len(values) for values in rows])
-    near = ranking.nearness(kind, queries.shape[1], ranking.distances(kind, np.concatenate(rows), queries))
+    values = np.concatenate(rows)
+    if kind == "tokens":
+        asked = np.isin(values, queries)
+        return ranking.rank_tokens(np.array(list(stored), dtype=object)[owners[asked]], values[asked], limit)
+    near = ranking.nearness(kind, queries.shape[1], ranking.distances(kind, values, queries))
     return ranking.rank_rows(list(stored), owners, near, limit)

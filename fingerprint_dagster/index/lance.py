@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -240,9 +240,7 @@ def _derived_rows(fingerprints: Iterable[Fingerprint], mark: int) -> dict[str, p
 
 def _derived_table(kind: str, part: list[tuple[Content, Component, np.ndarray]], mark: int) -> pa.Table:
     owners = np.repeat(np.arange(len(part)), [len(rows) for _, _, rows in part])
-    spans = np.concatenate(
-        [np.full((len(rows), 2), np.nan) if c.positions is None else c.positions[rows] for _, c, rows in part]
-    )
+    spans = np.concatenate([_spans(component, rows) for _, component, rows in part])
     values = np.concatenate([component.values[rows] for _, component, rows in part])
     columns = {
         "content_id": pa.array([content.content_id for content, _, _ in part]).take(owners),
@@ -266,13 +264,20 @@ def _derived_table(kind: str, part: list[tuple[Content, Component, np.ndarray]],
     return table.append_column(pa.field("values", column.type, metadata=layout), column)
 
 
+def _spans(component: Component, rows: np.ndarray) -> np.ndarray:
+    """Float64 [rows, 2]: start and end of each row; NaN where it has none, as a part of a picture."""
+    if component.positions is None or component.positions.shape[1] != 2:
+        return np.full((len(rows), 2), np.nan)
+    return component.positions[rows]
+
+
 def _rank_one(table: Any, where: str, kind: str, query: np.ndarray, limit: int) -> list[str]:
     """Rank by one query row: LanceDB's own search."""
     width = len(query)
     farthest = ranking.farthest(kind, width)
     rows = ROWS_PER_CONTENT * limit
     while True:
-        search = table.search(query).distance_type("hamming" if kind == "hamming" else "dot").where(where)
+        search = table.search(query).distance_type("dot" if kind == "cosine" else "hamming").where(where)
         found = search.distance_range(None, farthest).select(["content_id", "_distance"]).limit(rows).to_arrow()
         distance = found["_distance"].to_numpy()
         # Contents at the last distance may have been cut off, so only those nearer are certain to be the best.
@@ -301,13 +306,17 @@ def _rank(content_ids: pa.ChunkedArray, near: np.ndarray, limit: int) -> list[st
 
 
 def _rank_tokens(table: Any, where: str, tokens: np.ndarray, limit: int) -> list[str]:
-    """Rank by the number of shared tokens. Stored tokens are distinct within a content, and so are the query's."""
-    counts: Counter[str] = Counter()
-    for chunk in _chunks(tokens.tolist()):
-        found = _read(table, ["content_id"], f"token IN ({', '.join(map(str, chunk))}) AND {where}")
-        shared = pc.value_counts(found["content_id"])
-        counts.update(dict(zip(shared.field("values").to_pylist(), shared.field("counts").to_pylist(), strict=True)))
-    return ranking.rank_scores(counts.items(), limit)
+    """Rank by the shared tokens. Stored tokens are distinct within a content, and so are the query's."""
+    found = [
+        _read(table, ["content_id", "token"], f"token IN ({', '.join(map(str, chunk))}) AND {where}")
+        for chunk in _chunks(tokens.tolist())
+    ]
+    if not found:
+        return []
+    shared = pa.concat_tables(found)
+    return ranking.rank_tokens(
+        shared["content_id"].to_numpy(zero_copy_only=False), shared["token"].to_numpy(zero_copy_only=False), limit
+    )
 
 
 def _read(table: Any, columns: list[str], where: str | None = None) -> pa.Table:

@@ -2,8 +2,8 @@
 
 A row of the query and a stored row have a nearness of 0 (not near) to 1 (the same). A content's score in one
 component is, summed over the query's rows, the cube of the nearness of its nearest row: one frame that is nearly the
-same counts for more than many that are vaguely alike. Tokens score by the number of distinct tokens shared.
-Components are merged by reciprocal rank.
+same counts for more than many that are vaguely alike. Tokens score by the distinct tokens shared, each divided by the
+number of stored contents that have it: what many share says little. Components are merged by reciprocal rank.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from fingerprint_dagster.content import Component
 NEAR_BITS = 3 / 16
 # The cosine above which a row is near. Low: the plugin verifies, and the limit on candidates bounds the work.
 NEAR_COSINE = 0.4
+# The same for sign bits, of which only the whitened vectors of unrelated contents are made: their cosine is near 0, and
+# four standard deviations of the estimate from 512 bits below this.
+NEAR_SIGNS = 0.3
 # A query has at most this many rows and tokens looked up in one component, spread evenly over the content.
 MAX_QUERY_ROWS = 64
 MAX_QUERY_TOKENS = 2000
@@ -29,7 +33,7 @@ RANK_OFFSET = 60
 
 
 def searchable_rows(component: Component) -> np.ndarray:
-    """The row numbers worth looking up, int64; of equal tokens only the first."""
+    """The numbers of the rows that others may find, int64; of equal tokens only the first."""
     rows = np.arange(len(component.values))
     if component.searchable is not None:
         rows = rows[component.searchable]
@@ -40,8 +44,8 @@ def searchable_rows(component: Component) -> np.ndarray:
 
 
 def query_values(component: Component) -> np.ndarray:
-    """The values to look up: the searchable rows, thinned out evenly to a bounded number."""
-    rows = searchable_rows(component)
+    """The values to look up: the rows asked, thinned out evenly to a bounded number."""
+    rows = searchable_rows(component if component.asked is None else replace(component, searchable=component.asked))
     most = MAX_QUERY_TOKENS if component.kind == "tokens" else MAX_QUERY_ROWS
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
@@ -50,11 +54,14 @@ def query_values(component: Component) -> np.ndarray:
 
 def farthest(kind: str, width: int) -> float:
     """The distance at which a row of `width` columns is no longer near: bits, or 1 - cosine."""
-    return int(width * 8 * NEAR_BITS) + 1 if kind == "hamming" else 1 - NEAR_COSINE
+    if kind == "cosine":
+        return 1 - NEAR_COSINE
+    share = NEAR_BITS if kind == "hamming" else np.arccos(NEAR_SIGNS) / np.pi
+    return int(width * 8 * share) + 1
 
 
 def distances(kind: str, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Float32 [values, queries]: bits that differ for "hamming", 1 - cosine for "cosine"."""
+    """Float32 [values, queries]: bits that differ for "hamming" and "signs", 1 - cosine for "cosine"."""
     if kind == "cosine":
         return np.asarray(1 - values.astype(np.float32) @ queries.T.astype(np.float32))
     if values.shape[1] % 8 == 0:
@@ -65,6 +72,9 @@ def distances(kind: str, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 def nearness(kind: str, width: int, distance: np.ndarray) -> np.ndarray:
     """Float32, shaped like `distance`: 1 at distance 0, 0 from `farthest` on."""
+    if kind == "signs":
+        estimate = np.cos(np.float32(np.pi / (8 * width)) * distance)
+        return np.clip((estimate - NEAR_SIGNS) / (1 - NEAR_SIGNS), 0, 1).astype(np.float32)
     return np.clip(1 - distance / np.float32(farthest(kind, width)), 0, 1).astype(np.float32)
 
 
@@ -82,6 +92,20 @@ def rank_rows(content_ids: Sequence[str], owners: np.ndarray, near: np.ndarray, 
     scores = np.round((nearest**3).sum(axis=1), 9)
     owner_of_score = owners[order][starts]
     return rank_scores(zip((content_ids[i] for i in owner_of_score), scores.tolist(), strict=True), limit)
+
+
+def rank_tokens(content_ids: np.ndarray, tokens: np.ndarray, limit: int) -> list[str]:
+    """The contents that share the most telling tokens with the query, best first, at most `limit`.
+
+    content_ids: str [n], tokens: uint64 [n]: one entry for each token that a stored content has and the query asks for,
+    each pair once.
+    """
+    if not len(tokens):
+        return []
+    owners, owner = np.unique(content_ids, return_inverse=True)
+    _, token, holders = np.unique(tokens, return_inverse=True, return_counts=True)
+    scores = np.bincount(owner, weights=1 / holders[token])
+    return rank_scores(zip(owners.tolist(), np.round(scores, 9).tolist(), strict=True), limit)
 
 
 def rank_scores(scores: Iterable[tuple[str, float]], limit: int) -> list[str]:

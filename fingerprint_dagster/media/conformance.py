@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fingerprint_dagster.models import ModelRuntime
 
 _HEAD_BYTES = 4096
-_DTYPES = {"hamming": np.uint8, "cosine": np.float32, "tokens": np.uint64}
+_DTYPES = {"hamming": np.uint8, "signs": np.uint8, "cosine": np.float32, "tokens": np.uint64}
 
 
 def check_plugin(plugin: ContentTypePlugin, examples: Sequence[Path], models: ModelRuntime) -> None:
@@ -41,6 +41,9 @@ def check_plugin(plugin: ContentTypePlugin, examples: Sequence[Path], models: Mo
             assert matches[0].score > 0.99, f"{path.name} matches itself with a score of only {matches[0].score}"
         for match in matches:
             assert 0.0 <= match.score <= 1.0, f"a score of {match.score} lies outside 0..1"
+            assert match.confidence is None or 0.0 <= match.confidence <= 1.0, "a confidence lies within 0..1"
+            for box in (match.query_box, match.reference_box):
+                assert box is None or (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1), f"{box} is no box"
             assert match.reference == again.content, "a match must name the reference's content"
     for number, one in enumerate(fingerprints):
         for other in fingerprints[number + 1 :]:
@@ -116,11 +119,16 @@ def _check_component(component: Component) -> None:
     if component.kind == "cosine":
         assert np.allclose(np.linalg.norm(values, axis=1), 1.0, atol=1e-3), f"{name}: rows must have length 1"
     if component.positions is not None:
-        assert component.positions.shape == (len(values), 2), f"{name}: positions must be [rows, 2]"
-        assert (component.positions[:, 0] <= component.positions[:, 1]).all(), f"{name}: a part ends before it starts"
-    if component.searchable is not None:
-        assert component.searchable.shape == (len(values),), f"{name}: searchable must be [rows]"
-        assert component.searchable.dtype == bool, f"{name}: searchable must be bool"
+        rows, ends = component.positions.shape
+        assert rows == len(values), f"{name}: positions must be one a row"
+        assert ends in (2, 4), f"{name}: positions must be [rows, 2] or, for boxes, [rows, 4]"
+        starts, stops = component.positions[:, : ends // 2], component.positions[:, ends // 2 :]
+        assert (starts <= stops).all(), f"{name}: a part ends before it starts"
+    for part in ("searchable", "asked"):
+        chosen = getattr(component, part)
+        if chosen is not None:
+            assert chosen.shape == (len(values),), f"{name}: {part} must be [rows]"
+            assert chosen.dtype == bool, f"{name}: {part} must be bool"
 
 
 def _encoded(sketch: Sketch) -> bytes:

@@ -20,9 +20,18 @@ def fingerprint(
     return Fingerprint(content, digest or f"sha of {content_id}", 1234, "image/png", key, Sketch(components, {"w": 1}))
 
 
-def hamming(*rows: np.ndarray, algorithm: str = "pdq_v1", searchable: list[bool] | None = None) -> Component:
-    flags = None if searchable is None else np.array(searchable)
-    return Component(algorithm, "hamming", np.stack(rows), searchable=flags)
+def hamming(
+    *rows: np.ndarray,
+    algorithm: str = "pdq_v1",
+    searchable: list[bool] | None = None,
+    asked: list[bool] | None = None,
+) -> Component:
+    found, looked_up = (None if flags is None else np.array(flags) for flags in (searchable, asked))
+    return Component(algorithm, "hamming", np.stack(rows), searchable=found, asked=looked_up)
+
+
+def signs(*vectors: np.ndarray, algorithm: str = "signs_v1") -> Component:
+    return Component(algorithm, "signs", np.packbits(np.stack(vectors) > 0, axis=1))
 
 
 def cosine(*rows: np.ndarray, algorithm: str = "net_v1") -> Component:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import at_cosine, bits, cosine, fingerprint, flipped, hamming, tokens, unit
+from planted import at_cosine, bits, cosine, fingerprint, flipped, hamming, signs, tokens, unit
 
 from fingerprint_dagster.content import Component, Fingerprint
 from fingerprint_dagster.errors import UsageError
@@ -39,7 +39,7 @@ def assert_same(one: Fingerprint, other: Fingerprint) -> None:
         (c.algorithm, c.kind) for c in other.sketch.components
     ]
     for a, b in zip(one.sketch.components, other.sketch.components, strict=True):
-        for part in ("values", "positions", "searchable"):
+        for part in ("values", "positions", "searchable", "asked"):
             expected, found = getattr(a, part), getattr(b, part)
             assert (expected is None) == (found is None)
             if expected is not None:
@@ -54,6 +54,8 @@ def test_what_is_put_comes_back_whole(store: Store, rng: np.random.Generator) ->
         Component("vpdq_v1", "hamming", np.stack([bits(rng), bits(rng)]), places, np.array([True, False])),
         Component("net_v1", "cosine", np.stack([unit(rng, 48)] * 2).astype(np.float32), places),
         Component("landmarks_v1", "tokens", np.array([2**64 - 1, 0, 5, 5], np.uint64)),
+        Component("regions_v1", "signs", np.stack([bits(rng)] * 2), np.array([[0, 0, 1, 1], [0.5, 0, 1, 0.5]])),
+        Component("turned_v1", "hamming", np.stack([bits(rng)] * 2), asked=np.array([False, True])),
         Component("curve_v1", "data", rng.standard_normal((3, 4, 5))),
         content_type="video",
         metadata={"title": "Zwölf", "year": 1999, "none": None, "tags": ["a", {"b": 1.5}]},
@@ -191,6 +193,31 @@ def test_cosine_candidates_are_those_above_the_floor(store: Store, rng: np.rando
     assert store.candidates(fingerprint("q", cosine(row, -row)), 10) == ["c99", "c-90", "c80", "c41"]
 
 
+@pytest.mark.parametrize("queries", [1, 2])
+def test_sign_candidates_are_those_whose_vectors_are_near(store: Store, rng: np.random.Generator, queries: int) -> None:
+    row = unit(rng, 512)
+    near = {f"c{c}": at_cosine(row, c / 100, rng) for c in (95, 70, 45, 10, 0, -90)}
+    store.put([fingerprint(name, signs(vector)) for name, vector in near.items()])
+    assert store.candidates(fingerprint("q", signs(*[row] * queries)), 10) == ["c95", "c70", "c45"]
+
+
+def test_a_query_may_ask_for_rows_that_nobody_finds(store: Store, rng: np.random.Generator) -> None:
+    upright, mirrored = bits(rng), bits(rng)
+    store.put([fingerprint("picture", hamming(upright, mirrored, searchable=[True, False]))])
+    assert store.candidates(fingerprint("mirrored", hamming(mirrored)), 10) == []
+    both = hamming(mirrored, upright, searchable=[True, False], asked=[True, True])
+    assert store.candidates(fingerprint("mirrored", both), 10) == ["picture"]
+    assert store.candidates(fingerprint("q", hamming(upright, asked=[False])), 10) == []
+
+
+def test_tokens_that_many_share_count_for_less(store: Store) -> None:
+    licence, own = np.arange(50), np.arange(1000, 1004)
+    store.put([fingerprint(f"licensed {n:02}", tokens(licence)) for n in range(40)])
+    store.put([fingerprint("quoted", tokens(own))])
+    query = fingerprint("q", tokens(np.concatenate([licence, own])))
+    assert store.candidates(query, 2) == ["quoted", "licensed 00"]
+
+
 def test_token_candidates_are_ranked_by_distinct_shared_tokens(store: Store, rng: np.random.Generator) -> None:
     words = rng.integers(2**62, 2**64, 100, dtype=np.uint64)
     others = rng.integers(0, 2**62, 100, dtype=np.uint64)
@@ -290,7 +317,7 @@ def test_looking_makes_no_folder(tmp_path: Path) -> None:
 
 # Rows on a coarse grid, so that ties are frequent and distances exact in every precision.
 def grid_rows(kind: str) -> st.SearchStrategy[np.ndarray]:
-    if kind == "hamming":
+    if kind in ("hamming", "signs"):
         row = st.lists(st.sampled_from([0, 1, 3, 255]), min_size=8, max_size=8)
         return st.lists(row, max_size=6).map(lambda rows: np.array(rows, np.uint8).reshape(-1, 8))
     if kind == "cosine":  # four coordinates of +-1/2: cosines are multiples of 1/4
@@ -309,12 +336,13 @@ def _grid_vector(drawn: tuple[Sequence[int], list[float]]) -> np.ndarray:
 @st.composite
 def fingerprints(draw: st.DrawFn) -> Fingerprint:
     components = []
-    for kind in ("hamming", "cosine", "tokens"):
+    for kind in ("hamming", "signs", "cosine", "tokens"):
         if draw(st.booleans()):
             values = draw(grid_rows(kind))
-            searchable = draw(st.none() | st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
-            flags = None if searchable is None else np.array(searchable, bool)
-            components.append(Component(f"{kind}_v1", kind, values, searchable=flags))
+            flags = st.none() | st.lists(st.booleans(), min_size=len(values), max_size=len(values)).map(
+                lambda chosen: np.array(chosen, bool)
+            )
+            components.append(Component(f"{kind}_v1", kind, values, searchable=draw(flags), asked=draw(flags)))
     return fingerprint(draw(st.sampled_from("abcdefgh")), *components, content_type=draw(st.sampled_from("xy")))
 
 

@@ -59,7 +59,10 @@ def test_a_content_type_of_another_package_conforms(waveform, models, tmp_path):
         (Component("x_v1", "cosine", np.ones((1, 4), np.float32)), "length 1"),
         (Component("x_v1", "tokens", np.zeros((2, 2), np.uint64)), "dimensions"),
         (Component("x_v1", "data", np.zeros(2), np.zeros((1, 2))), "positions must be"),
+        (Component("x_v1", "data", np.zeros(1), np.zeros((1, 3))), "positions must be"),
         (Component("x_v1", "data", np.zeros(1), np.array([[2.0, 1.0]])), "ends before"),
+        (Component("x_v1", "data", np.zeros(1), np.array([[0.0, 0.5, 1.0, 0.4]])), "ends before"),
+        (Component("x_v1", "data", np.zeros(1), asked=np.ones(2, bool)), r"asked must be \[rows\]"),
         (Component("x_v1", "data", np.zeros(1), None, np.zeros(1)), "searchable must be bool"),
     ],
 )
