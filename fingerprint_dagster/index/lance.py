@@ -268,7 +268,8 @@ def _spans(component: Component, rows: np.ndarray) -> np.ndarray:
     """Float64 [rows, 2]: start and end of each row; NaN where it has none, as a part of a picture."""
     if component.positions is None or component.positions.shape[1] != 2:
         return np.full((len(rows), 2), np.nan)
-    return component.positions[rows]
+    spans: np.ndarray = component.positions[rows]
+    return spans
 
 
 def _rank_one(table: Any, where: str, kind: str, query: np.ndarray, limit: int) -> list[str]:
