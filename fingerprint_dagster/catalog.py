@@ -105,7 +105,7 @@ class Catalog:
         touched: dict[str, None] = {}
         unrecognised: list[Failure] = []
         waiting: dict[str, dict[str, tuple[Content, str]]] = {}
-        for listings in _chunks(_listings(sources)):
+        for listings in _chunks(_listings(sources, fetcher)):
             found = [content_of(listed, fetcher) for listed in listings]
             unrecognised += [each for each in found if isinstance(each, Failure)]
             contents = [each for each in found if isinstance(each, Content)]
@@ -259,9 +259,9 @@ def _chunks(listings: Iterator[Listed]) -> Iterator[list[Listed]]:
         yield chunk
 
 
-def _listings(sources: Sequence[str]) -> Iterator[Listed]:
+def _listings(sources: Sequence[str], fetcher: Fetcher) -> Iterator[Listed]:
     for source in sources:
-        yield from expand(source)
+        yield from expand(source, fetcher)
 
 
 def default_content_id(uri: str) -> str:

@@ -213,7 +213,7 @@ def query(files: tuple[str, ...], top: int, as_json: bool) -> None:
     store = open_store(settings.store_uri)
     failed = 0
     with Pipeline.from_settings(settings) as pipeline:
-        listings = (listed for file in files for listed in expand(file))
+        listings = (listed for file in files for listed in expand(file, pipeline.fetcher))
         while chunk := list(islice(listings, _QUERIES_AT_ONCE)):
             contents = [content_of(listed, pipeline.fetcher) for listed in chunk]
             answers = iter(pipeline.fingerprints([each for each in contents if not isinstance(each, Failure)]))

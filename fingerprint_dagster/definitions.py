@@ -23,13 +23,22 @@ def build_resources(settings: Settings) -> dict[str, object]:
         blobs_max_bytes=settings.blobs_max_bytes,
         timeout_seconds=settings.timeout_seconds,
         max_content_bytes=settings.max_content_bytes,
-        ipfs_gateway=settings.ipfs_gateway,
+        ipfs_gateways=list(settings.ipfs_gateway),
+        allowed_schemes=list(settings.allowed_schemes),
+        allowed_hosts=list(settings.allowed_hosts),
+        denied_hosts=list(settings.denied_hosts),
+        allowed_networks=list(settings.allowed_networks),
+        allowed_folders=[str(folder) for folder in settings.allowed_folders],
+        downloads_per_host=settings.downloads_per_host,
+        requests_per_second=settings.requests_per_second,
+        proxy=settings.proxy,
     )
     models = resources.GpuModelResource(
         device=settings.device,
         precision=settings.precision,
         batch_size=settings.batch_size,
         threads=settings.worker_count,
+        runtime=settings.runtime,
     )
     return {
         "catalog": resources.CatalogResource(home=str(settings.home)),
@@ -44,6 +53,8 @@ def build_resources(settings: Settings) -> dict[str, object]:
             workers=settings.worker_count,
             timeout_seconds=settings.timeout_seconds,
             decode_memory_bytes=settings.decode_memory_bytes,
+            sandbox=settings.sandbox,
+            decoder_folders=[str(folder) for folder in settings.decoder_folders],
         ),
         "fingerprints": resources.StoreResource(uri=settings.store_uri),
     }

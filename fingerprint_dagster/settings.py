@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.sources.fetcher import PUBLIC_GATEWAYS
+from fingerprint_dagster.sources.guard import Guard, check_patterns
+from fingerprint_dagster.sources.uri import SCHEMES
 
 GIB = 1 << 30
+
+Listed = Annotated[tuple[str, ...], NoDecode]
+"""Several texts; in an environment variable separated by commas."""
 
 
 def available_cores() -> int:
@@ -45,13 +51,50 @@ class Settings(BaseSettings):
     runs: int = Field(default=0, ge=0, description="Batches at once; 0 means half the cores, from 2 to 8.")
     timeout_seconds: float = Field(default=60.0, gt=0, description="Time limit of fetching or decoding one content.")
     decode_memory_bytes: int = Field(default=8 * GIB, ge=GIB, description="Memory that one decoding process may take.")
+    sandbox: bool = Field(
+        default=True, description="Confine decoding processes: no network, no programs, hardly any writing."
+    )
+    decoder_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Folders that decoding processes may write to, for plugins that need one."
+    )
     max_content_bytes: int = Field(default=8 * GIB, gt=0, description="Larger contents are refused.")
     device: str = Field(default="auto", description="Where models run: auto, cpu, cuda, or cuda:<n>.")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="Arithmetic of the models; auto is FP16 on CUDA, bf16 on CPUs that have it."
     )
     batch_size: int | None = Field(default=None, gt=0, description="Inputs in one model call; empty means by device.")
-    ipfs_gateway: str = Field(default="https://ipfs.io", description="The HTTP gateway that serves ipfs:// uris.")
+    runtime: Literal["torch", "onnxruntime", "openvino"] = Field(
+        default="torch", description="What runs the models; the others run on the CPU, each with the extra of its name."
+    )
+    image_model: str = Field(
+        default="efficientnet_lite0",
+        description="The network that describes pictures: efficientnet_lite0, sscd, sscd_288, or a torchvision model.",
+    )
+    image_weights: Path | None = Field(
+        default=None, description="Weights file of that network; efficientnet_lite0 brings its own."
+    )
+    ipfs_gateway: Listed = Field(
+        default=PUBLIC_GATEWAYS,
+        description="HTTP gateways or local nodes for ipfs:// and ipns:// uris, tried in order.",
+    )
+    allowed_schemes: Listed = Field(default=SCHEMES, description="The schemes of uris that may be fetched.")
+    allowed_hosts: Listed = Field(
+        default=(), description="Hosts, *.domains, networks and buckets to fetch from; empty means all that are public."
+    )
+    denied_hosts: Listed = Field(default=(), description="Hosts, *.domains, networks and buckets never to fetch from.")
+    allowed_networks: Listed = Field(
+        default=(), description="Networks, addresses and hosts to fetch from although they are not public; * means all."
+    )
+    allowed_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Folders that file:// uris and paths must lie in; empty means anywhere."
+    )
+    downloads_per_host: int = Field(default=8, gt=0, description="Downloads from one host at once, in one step.")
+    requests_per_second: float = Field(
+        default=0.0, ge=0, description="Requests to one host in a second, in one step; 0 means any number."
+    )
+    proxy: str = Field(
+        default="", description="HTTP proxy of all downloads, http://host:port; those of the environment are not used."
+    )
     inbox: Path | None = Field(
         default=None, description="Folder the inbox sensor watches; empty means `inbox` in the home."
     )
@@ -59,7 +102,7 @@ class Settings(BaseSettings):
         default=None, description="List file (CSV, JSONL, Parquet) the list sensor watches."
     )
 
-    @field_validator("home", "inbox", "watch_list", mode="after")
+    @field_validator("home", "inbox", "watch_list", "image_weights", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -68,6 +111,68 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_folder(cls, value: str) -> str:
         return value if not value or "://" in value else str(Path(value).expanduser().absolute())
+
+    @field_validator(
+        "ipfs_gateway",
+        "allowed_schemes",
+        "allowed_hosts",
+        "denied_hosts",
+        "allowed_networks",
+        "allowed_folders",
+        "decoder_folders",
+        mode="before",
+    )
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_schemes", mode="after")
+    @classmethod
+    def _known_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [scheme for scheme in value if scheme not in SCHEMES]
+        if unknown:
+            raise ValueError(f"unknown scheme {unknown[0]}; known are {', '.join(SCHEMES)}")
+        return value
+
+    @field_validator("allowed_hosts", "denied_hosts", "allowed_networks", mode="after")
+    @classmethod
+    def _host_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_patterns(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("ipfs_gateway", mode="after")
+    @classmethod
+    def _web_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not address.startswith(("http://", "https://")):
+                raise ValueError(f"{address} is no address of a gateway; write https://host")
+        return value
+
+    @field_validator("proxy", mode="after")
+    @classmethod
+    def _proxy_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("no address of a proxy; write http://host:port")
+        return value
+
+    @field_validator("allowed_folders", "decoder_folders", mode="after")
+    @classmethod
+    def _absolute_folders(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(folder.expanduser().absolute() for folder in value)
+
+    @property
+    def guard(self) -> Guard:
+        """What may be fetched, and from where."""
+        return Guard(
+            frozenset(self.allowed_schemes),
+            self.allowed_hosts,
+            self.denied_hosts,
+            self.allowed_networks,
+            self.allowed_folders,
+        )
 
     @property
     def store_uri(self) -> str:
@@ -81,8 +186,11 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """The variables that give a process in another folder the same paths."""
-        paths = {name: getattr(self, name) for name in ("home", "store", "memo", "inbox", "watch_list")}
-        return {f"FINGERPRINT_{name.upper()}": str(value) for name, value in paths.items() if value}
+        names = ("home", "store", "memo", "inbox", "watch_list", "image_weights")
+        paths = {name: str(getattr(self, name) or "") for name in names}
+        for name in ("allowed_folders", "decoder_folders"):
+            paths[name] = ",".join(map(str, getattr(self, name)))
+        return {f"FINGERPRINT_{name.upper()}": value for name, value in paths.items() if value}
 
     @property
     def worker_count(self) -> int:

@@ -12,7 +12,7 @@ from fingerprint_dagster.index.store import Store, open_store
 from fingerprint_dagster.memo import Memo, open_memo
 from fingerprint_dagster.models import ModelRuntime
 from fingerprint_dagster.pipeline import Limits, Pipeline
-from fingerprint_dagster.sources import Fetcher
+from fingerprint_dagster.sources import Fetcher, Guard
 
 
 class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -32,7 +32,15 @@ class FetcherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     blobs_max_bytes: int = Field(description="Size cap of that folder; the least recently used files go first.")
     timeout_seconds: float = Field(description="Time limit of fetching one content.")
     max_content_bytes: int = Field(description="Larger contents are refused.")
-    ipfs_gateway: str = Field(description="The HTTP gateway that serves ipfs:// uris.")
+    ipfs_gateways: list[str] = Field(description="HTTP gateways for ipfs:// and ipns:// uris, tried in order.")
+    allowed_schemes: list[str] = Field(description="The schemes of uris that may be fetched.")
+    allowed_hosts: list[str] = Field(default=[], description="Hosts to fetch from; empty means all that are public.")
+    denied_hosts: list[str] = Field(default=[], description="Hosts never to fetch from.")
+    allowed_networks: list[str] = Field(default=[], description="Networks and hosts that may be private.")
+    allowed_folders: list[str] = Field(default=[], description="Folders files must lie in; empty means anywhere.")
+    downloads_per_host: int = Field(default=8, description="Downloads from one host at once.")
+    requests_per_second: float = Field(default=0.0, description="To one host; 0 means any number.")
+    proxy: str = Field(default="", description="HTTP proxy of all downloads; empty means none.")
 
     def open(self) -> Fetcher:
         """A fetcher, for this process."""
@@ -40,7 +48,17 @@ class FetcherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             Path(self.blobs),
             timeout_seconds=self.timeout_seconds,
             max_bytes=self.max_content_bytes,
-            ipfs_gateway=self.ipfs_gateway,
+            guard=Guard(
+                frozenset(self.allowed_schemes),
+                tuple(self.allowed_hosts),
+                tuple(self.denied_hosts),
+                tuple(self.allowed_networks),
+                tuple(Path(folder) for folder in self.allowed_folders),
+            ),
+            ipfs_gateways=self.ipfs_gateways,
+            downloads_per_host=self.downloads_per_host,
+            requests_per_second=self.requests_per_second,
+            proxy=self.proxy,
         )
 
 
@@ -68,10 +86,11 @@ class GpuModelResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     threads: int | None = Field(default=None, description="Forward passes at once on a CPU; empty means one a core.")
+    runtime: str = Field(default="torch", description="torch, or on the CPU onnxruntime or openvino.")
 
     def open(self) -> ModelRuntime:
         """The model runtime, for this process."""
-        return ModelRuntime(self.device, self.precision, self.batch_size, self.threads)
+        return ModelRuntime(self.device, self.precision, self.batch_size, self.threads, self.runtime)
 
 
 class StoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -93,6 +112,8 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     workers: int = Field(description="Decoding processes, or embedding threads, in one step.")
     timeout_seconds: float = Field(description="Time limit of decoding one content.")
     decode_memory_bytes: int = Field(description="Memory that one decoding process may take.")
+    sandbox: bool = Field(default=True, description="Confine decoding processes: no network, hardly any writing.")
+    decoder_folders: list[str] = Field(default=[], description="Folders decoding processes may write to all the same.")
 
     def open(self, *, retry: bool = False) -> Pipeline:
         """A pipeline, for one step. retry: try again what failed for good before."""
@@ -101,6 +122,11 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             self.memo.open(),
             self.models.open(),
             workers=self.workers,
-            limits=Limits(self.timeout_seconds, self.decode_memory_bytes),
+            limits=Limits(
+                self.timeout_seconds,
+                self.decode_memory_bytes,
+                self.sandbox,
+                tuple(Path(folder) for folder in self.decoder_folders),
+            ),
             retry=retry,
         )

@@ -1,4 +1,4 @@
-"""One HTTP download into a file: bounded in time and in bytes, whatever the server does.
+"""One HTTP download into a file: bounded in time and in bytes, whatever the server does, and only where it may go.
 
 urllib3 is imported at the top: the fetcher imports this module when it first needs it.
 """
@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
@@ -34,6 +34,8 @@ from urllib3.exceptions import (
 )
 
 from fingerprint_dagster.errors import ContentError, UsageError
+from fingerprint_dagster.sources.guard import Guard
+from fingerprint_dagster.sources.hosts import Hosts
 from fingerprint_dagster.sources.uri import host_of, to_uri
 
 HEAD_BYTES = 4096
@@ -42,6 +44,8 @@ HEAD_BYTES = 4096
 _CHUNK_BYTES = 256 * 1024
 _CONNECT_SECONDS = 10.0
 _MAX_REDIRECTS = 5
+_MAX_LINE = 65536
+_LONGEST_PAUSE_SECONDS = 3600.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({408, 425, 429})
 
@@ -54,12 +58,15 @@ class Limits:
         interrupted, and of a host with several addresses each may take the 10 seconds of a connection attempt.
     bytes: after any content encoding is undone. retries: further attempts after the first.
     backoff_seconds: the longest wait before the first retry; it doubles with each.
+    per_host: downloads from one host at once. per_second: requests to one host in a second; 0: any number.
     """
 
     seconds: float
     bytes: int
     retries: int
     backoff_seconds: float
+    per_host: int = 8
+    per_second: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,122 +74,230 @@ class Downloaded:
     """digest: SHA-256, hexadecimal. size: bytes. head: the first 4,096 bytes.
 
     validator: what the server will know this content by again (see `_validator`); empty where it says nothing.
+    headers: those of the response.
     """
 
     digest: str
     size: int
     head: bytes
     validator: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Downloader:
-    """Downloads over pooled connections. May be used by many threads at once."""
+    """Downloads over pooled connections. May be used by many threads at once.
 
-    def __init__(self, limits: Limits) -> None:
+    guard: decides where connections may go; every redirect, and every address of every name, is put to it.
+    proxy: the HTTP proxy that everything goes through, empty for none. It looks the names up, so of a proxied
+        download only the host's name is checked: which addresses may be reached is for the proxy to decide.
+    """
+
+    def __init__(self, limits: Limits, guard: Guard, proxy: str = "") -> None:
         self._limits = limits
-        self._pool = urllib3.PoolManager(num_pools=64, maxsize=16, retries=False)
-        self._pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self._guard = guard
+        self._hosts = Hosts(limits.per_host, limits.per_second)
+        self._proxied = bool(proxy)
+        # Trusted and other requests never share a connection: one opened unchecked must not serve a checked one.
+        self._pools = {trusted: _pool_manager(proxy) for trusted in (False, True)}
 
-    def download(self, url: str, into: BinaryIO) -> Downloaded:
-        """Write the body behind the http(s) `url` into `into`, which is emptied before every attempt.
+    def download(
+        self,
+        url: str,
+        into: BinaryIO,
+        *,
+        headers: Mapping[str, str] | None = None,
+        trusted: bool = False,
+        max_bytes: int | None = None,
+    ) -> Downloaded:
+        """Write the body behind the http(s) `url` into `into`, which is emptied before every new beginning.
 
+        headers: sent with the request. max_bytes: of this one, instead of the limit for all.
+        trusted: the operator named this server (a gateway, an object store), so it may have any address; where it
+        redirects to another, that one may not.
         Raises ContentError; its reason names the host only, never the address: that may hold passwords and tokens.
         """
-        downloaded = self.download_if_changed(url, into, "")
+        downloaded = self._attempts(_Wish(url, headers or {}, trusted, max_bytes=max_bytes), into)
         assert downloaded is not None
         return downloaded
 
-    def peek(self, url: str) -> bytes:
-        """The first 4,096 bytes behind the http(s) `url`; the rest is not read. Raises ContentError."""
-        downloaded = self._attempts(url, io.BytesIO(), "", only_head=True)
+    def peek(self, url: str, *, headers: Mapping[str, str] | None = None, trusted: bool = False) -> Downloaded:
+        """Like `download` for the first 4,096 bytes (`head`); the rest is not read."""
+        downloaded = self._attempts(_Wish(url, headers or {}, trusted, only_head=True), io.BytesIO())
         assert downloaded is not None
-        return downloaded.head
+        return downloaded
 
-    def download_if_changed(self, url: str, into: BinaryIO, validator: str) -> Downloaded | None:
+    def download_if_changed(
+        self, url: str, into: BinaryIO, validator: str, *, trusted: bool = False
+    ) -> Downloaded | None:
         """Like `download`; but None, and nothing written, where the server says that what it gave this validator to
         is still what it has (a conditional request, RFC 9110, 13)."""
-        return self._attempts(url, into, validator, only_head=False)
+        return self._attempts(_Wish(url, {}, trusted, validator), into)
 
-    def _attempts(self, url: str, into: BinaryIO, validator: str, *, only_head: bool) -> Downloaded | None:
-        deadline = _Deadline(self._limits.seconds)
-        attempt = 0
-        while True:
-            try:
-                return self._attempt(url, into, deadline, validator, only_head)
-            except _Transient as failure:
-                # Half to all of the doubling wait, by chance: many downloads that failed together come back apart.
-                wait = self._limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.0)
-                wait = max(wait, failure.wait_seconds)
-                if attempt >= self._limits.retries or wait >= deadline.left():
-                    raise ContentError(failure.reason, retryable=True) from None
-            time.sleep(wait)
-            attempt += 1
+    def _attempts(self, wish: _Wish, into: BinaryIO) -> Downloaded | None:
+        host = host_of(wish.url)
+        with self._hosts.slot(host):  # outside of the time limit: others may have a long queue there
+            deadline = _Deadline(self._limits.seconds)
+            body = _Body(into, wish.max_bytes or self._limits.bytes, wish.only_head)
+            busy = f"{host} asks for more time than the limit of {self._limits.seconds:g} s leaves"
+            attempt = 0
+            while True:
+                if not self._hosts.wait_turn(host, deadline.left()):
+                    raise ContentError(busy, retryable=True)
+                try:
+                    return self._attempt(wish, body, deadline)
+                except _Transient as failure:
+                    busy = failure.reason
+                    if failure.wait_seconds:
+                        self._hosts.pause(host, min(failure.wait_seconds, _LONGEST_PAUSE_SECONDS))
+                    # Half to all of the doubling wait, by chance: what failed together comes back apart.
+                    wait = self._limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.0)
+                    wait = max(wait, failure.wait_seconds)
+                    if attempt >= self._limits.retries or wait >= deadline.left():
+                        raise ContentError(busy, retryable=True) from None
+                time.sleep(wait)
+                attempt += 1
 
-    def _attempt(
-        self, url: str, into: BinaryIO, deadline: _Deadline, validator: str, only_head: bool
-    ) -> Downloaded | None:
-        place = host_of(url)
-        _here.deadline = deadline
+    def _attempt(self, wish: _Wish, body: _Body, deadline: _Deadline) -> Downloaded | None:
+        url, place = wish.url, host_of(wish.url)
+        home = _origin(url)
+        _here.deadline, _here.proxied = deadline, self._proxied
         try:
             for _ in range(_MAX_REDIRECTS + 1):
                 place = host_of(url)
-                response = self._request(url, deadline, _condition(validator))
+                trusted = wish.trusted and _origin(url) == home
+                _here.guard = None if trusted else self._guard
+                if not trusted:
+                    self._guard.check_scheme(url)
+                    self._guard.check_host(urlsplit(url).hostname or "")
+                asked = {**wish.headers, **_condition(wish.validator), **body.range_header(url)}
+                response = self._request(url, deadline, asked, trusted)
                 try:
                     location = response.headers.get("Location")
                     if response.status in _REDIRECTS and location:
                         url = _redirected(url, location)
                         continue
-                    if response.status == 304 and validator:
+                    if response.status == 304 and wish.validator:
                         return None
-                    _check_status(response, place)
-                    return self._body(response, into, place, only_head)
+                    if response.status == 416 and body.size:
+                        body.begin()
+                        raise _Transient(f"{place} no longer has what it began to send")
+                    resumed = body.begin_or_resume(response, url)
+                    if not resumed:
+                        _check_status(response, place)
+                    return body.read(response, place)
                 finally:
-                    response.close()  # where a rest is not wanted: neither read it nor use the connection again
+                    # Where a rest is not wanted it is neither read nor the connection used again.
+                    response.close()
+                    response.release_conn()
             raise ContentError(f"more than {_MAX_REDIRECTS} redirects, the last one by {place}")
         except (HTTPError, OSError) as error:
+            if refusal := _refusal(error, place):
+                raise refusal from None
             if deadline.left() <= 0 or isinstance(error, ReadTimeoutError):
                 raise ContentError(
                     f"{place} took longer than {self._limits.seconds:g} s; the time limit can be raised", retryable=True
                 ) from None
             raise _failure(error, place) from None
         finally:
-            del _here.deadline
+            del _here.deadline, _here.proxied
+            _here.guard = None
 
-    def _request(self, url: str, deadline: _Deadline, condition: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, url: str, deadline: _Deadline, more: Mapping[str, str], trusted: bool
+    ) -> urllib3.BaseHTTPResponse:
         left = max(deadline.left(), 0.001)
         address, password = _split_password(url)
         # identity: the stored bytes are wanted, not a compressed form of them.
         headers = {"User-Agent": "fingerprint-dagster", "Accept": "*/*", "Accept-Encoding": "identity"}
-        return self._pool.request(
+        return self._pools[trusted].request(
             "GET",
             address,
             redirect=False,
             preload_content=False,
             timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, left), read=left),
-            headers={**headers, **condition, **password},
+            headers={**headers, **more, **password},
         )
 
-    def _body(self, response: urllib3.BaseHTTPResponse, into: BinaryIO, place: str, only_head: bool) -> Downloaded:
-        limit = self._limits.bytes
-        too_large = ContentError(f"too large: {place} sends more than the allowed {limit} bytes")
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked for: see `Downloader.download`."""
+
+    url: str
+    headers: Mapping[str, str]
+    trusted: bool
+    validator: str = ""
+    only_head: bool = False
+    max_bytes: int | None = None
+
+
+class _Body:
+    """The body as far as it has come, over all attempts: a broken one is gone on with where the server can do that.
+
+    Only under a strong ETag, which promises the same bytes (RFC 9110, 8.8.1), and only from the place that gave it.
+    """
+
+    def __init__(self, into: BinaryIO, limit: int, only_head: bool) -> None:
+        self._into = into
+        self._limit = limit
+        self._only_head = only_head
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what came."""
+        self.size = 0
+        self._head = b""
+        self._digest = hashlib.sha256()
+        self._etag = self._url = ""
+        self._total: int | None = None
+
+    def range_header(self, url: str) -> dict[str, str]:
+        """What asks for the rest, if there was a beginning from there."""
+        if not (self.size and self._etag and url == self._url):
+            return {}
+        return {"Range": f"bytes={self.size}-", "If-Range": self._etag}
+
+    def begin_or_resume(self, response: urllib3.BaseHTTPResponse, url: str) -> bool:
+        """Whether the response goes on where the body stopped. If not, the body begins anew."""
+        if response.status == 206 and self.range_header(url):
+            rest = f"bytes {self.size}-{(self._total or 0) - 1}/{self._total}"
+            about = response.headers
+            if about.get("Content-Range", "") == rest and about.get("ETag", self._etag) == self._etag:
+                return True
+            self.begin()
+            raise _Transient(f"{host_of(url)} sent another part than it was asked for")
+        if response.status not in (200, 203):
+            return False  # not the content: what came before may still be of use
+        self.begin()
+        etag, length = response.headers.get("ETag", ""), response.headers.get("Content-Length", "")
+        plain = response.headers.get("Content-Encoding", "identity") == "identity"
+        if response.status == 200 and etag.startswith('"') and length.isdecimal() and plain:
+            self._etag, self._url, self._total = etag, url, int(length)
+        return False
+
+    def read(self, response: urllib3.BaseHTTPResponse, place: str) -> Downloaded:
+        """Take the response's body to the end, or the head alone. Raises ContentError where it is too large."""
+        too_large = ContentError(f"too large: {place} sends more than the allowed {self._limit} bytes")
         promised = response.headers.get("Content-Length", "")
-        if promised.isdecimal() and int(promised) > limit and not only_head:
+        if promised.isdecimal() and self.size + int(promised) > self._limit and not self._only_head:
             raise too_large
-        into.seek(0)
-        into.truncate()
-        digest, size, head = hashlib.sha256(), 0, b""
-        for chunk in response.stream(HEAD_BYTES if only_head else _CHUNK_BYTES):
-            size += len(chunk)
-            if size > limit:
+        self._into.seek(self.size)
+        self._into.truncate()
+        for chunk in response.stream(HEAD_BYTES if self._only_head else _CHUNK_BYTES):
+            if self.size + len(chunk) > self._limit:
                 raise too_large
-            if len(head) < HEAD_BYTES:
-                head += chunk[: HEAD_BYTES - len(head)]
-            digest.update(chunk)
-            into.write(chunk)
-            if only_head and len(head) == HEAD_BYTES:
+            self._into.write(chunk)
+            self._digest.update(chunk)
+            self.size += len(chunk)
+            if len(self._head) < HEAD_BYTES:
+                self._head += chunk[: HEAD_BYTES - len(self._head)]
+            if self._only_head and len(self._head) == HEAD_BYTES:
                 break
-        into.flush()
-        return Downloaded(digest.hexdigest(), size, head, _validator(response))
+        if self._total not in (None, self.size) and not self._only_head:
+            raise _Transient(f"{place} sent fewer bytes than it announced")
+        self._into.flush()
+        headers = dict(response.headers.items())
+        return Downloaded(self._digest.hexdigest(), self.size, self._head, _validator(response), headers)
 
 
 class _Transient(Exception):
@@ -255,6 +370,17 @@ def _retry_after(text: str) -> float:
         return 0.0
 
 
+def _refusal(error: BaseException | None, place: str) -> ContentError | None:
+    """The guard's refusal behind what urllib3 made of it, if there is one."""
+    while error is not None:
+        if isinstance(error, _Refused):
+            return error.refusal
+        if isinstance(error, _TooMuchHeader):
+            return ContentError(f"{place} sends larger headers than any content needs")
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _failure(error: Exception, place: str) -> Exception:
     """What `error` of one attempt means: a `_Transient` or a ContentError. urllib3's own texts hold the address."""
     if isinstance(error, NameResolutionError):
@@ -293,7 +419,27 @@ class _Deadline:
         return self._end - time.monotonic()
 
 
-_here = threading.local()  # .deadline: of the download that runs in this thread
+class _Here(threading.local):
+    """Of the download that runs in this thread. guard: None where the server is trusted."""
+
+    deadline: _Deadline
+    proxied: bool = False
+    guard: Guard | None = None
+
+
+_here = _Here()
+
+
+class _Refused(HTTPError):
+    """The guard forbids the connection. An HTTPError, so that it passes through urllib3 as it is."""
+
+    def __init__(self, refusal: ContentError) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+class _TooMuchHeader(HTTPError):
+    pass
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -322,19 +468,84 @@ class _DeadlineReader(io.RawIOBase):
         super().close()
 
 
+class _BoundedReader(io.BufferedReader):
+    """No line is longer than a header may be, whoever asks for it: http.client bounds its lines, others forget to."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MAX_LINE:
+            size = _MAX_LINE + 1
+        line = super().readline(size)
+        if len(line) > _MAX_LINE:
+            raise _TooMuchHeader
+        return line
+
+
 class _DeadlineResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None):
         super().__init__(sock, debuglevel, method, url)
         self.fp.close()
-        self.fp = io.BufferedReader(_DeadlineReader(sock, _here.deadline))
+        self.fp = _BoundedReader(_DeadlineReader(sock, _here.deadline))
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+        except http.client.HTTPException as error:
+            if isinstance(error, http.client.LineTooLong) or "more than" in str(error):
+                raise _TooMuchHeader from error
+            raise
+
+
+def _connect(connection: HTTPConnection) -> socket.socket:
+    """A connection to an address that the guard has checked, and to no other.
+
+    The name stays the one that is asked for in the request, and that the certificate must be of.
+    """
+    assert _here.guard is not None
+    try:
+        addresses = _here.guard.addresses(connection.host, connection.port)
+    except ContentError as refusal:
+        raise _Refused(refusal) from None
+    except (OSError, UnicodeError) as error:
+        raise NameResolutionError(connection.host, connection, socket.gaierror("no address")) from error
+    failure: OSError = OSError("no address")
+    for address in addresses:
+        try:
+            return _connect_to(address, connection)
+        except OSError as error:
+            failure = error
+    if isinstance(failure, TimeoutError):
+        raise ConnectTimeoutError(connection, "timed out") from failure
+    raise NewConnectionError(connection, "failed") from failure
+
+
+def _connect_to(address: str, connection: HTTPConnection) -> socket.socket:
+    # AI_NUMERICHOST: the address is taken apart, nothing is looked up.
+    found = socket.getaddrinfo(address, connection.port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    family, kind, protocol, _, where = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        for option in connection.socket_options or ():
+            sock.setsockopt(*option)
+        sock.settimeout(max(0.001, min(_CONNECT_SECONDS, _here.deadline.left())))
+        sock.connect(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _HTTPConnection(HTTPConnection):
     response_class = _DeadlineResponse
 
+    def _new_conn(self) -> socket.socket:
+        return super()._new_conn() if _here.guard is None or _here.proxied else _connect(self)
+
 
 class _HTTPSConnection(HTTPSConnection):
     response_class = _DeadlineResponse
+
+    def _new_conn(self) -> socket.socket:
+        return super()._new_conn() if _here.guard is None or _here.proxied else _connect(self)
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
@@ -343,3 +554,18 @@ class _HTTPPool(urllib3.HTTPConnectionPool):
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
+
+
+def _pool_manager(proxy: str) -> urllib3.PoolManager:
+    pool = urllib3.PoolManager(num_pools=64, maxsize=16, retries=False)
+    if proxy:
+        address, password = _split_password(proxy)
+        headers = {f"Proxy-{name}": value for name, value in password.items()}
+        pool = urllib3.ProxyManager(address, num_pools=64, maxsize=16, retries=False, proxy_headers=headers)
+    pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    return pool
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2]

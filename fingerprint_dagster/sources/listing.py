@@ -1,6 +1,8 @@
 """What a user names - a file, a folder, a list, a uri - as a stream of addresses.
 
-A uri and a path to any other file stand for one content. A path to a folder stands for every file below it.
+A uri and a path to any other file stand for one content. A path to a folder stands for every file below it,
+`s3://bucket` and `s3://bucket/prefix/` (gs, az) for every object below it, and a path or uri that ends in .zip, .tar,
+.tar.gz, .tgz, .tar.bz2, .tbz2, .tar.xz or .txz for every member of the archive. In a list every row is one content.
 A path ending in .csv, .tsv, .jsonl, .ndjson or .parquet is a list and must have a `uri` column; to fingerprint
 such a table itself, give its uri (`file:///.../table.csv`) or the folder it lies in. `@PATH` is a list whatever its
 ending: one path or uri a line where the ending is none of those. `./@name` is a file called `@name`.
@@ -16,10 +18,23 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fingerprint_dagster.errors import UsageError
-from fingerprint_dagster.sources.uri import is_uri, path_uri, to_uri
+from fingerprint_dagster.errors import ContentError, UsageError
+from fingerprint_dagster.sources.guard import Guard
+from fingerprint_dagster.sources.uri import (
+    ARCHIVE_SCHEMES,
+    OBJECT_SCHEMES,
+    archive_kind,
+    is_uri,
+    member_uri,
+    path_uri,
+    scheme_of,
+    to_uri,
+)
+
+if TYPE_CHECKING:
+    from fingerprint_dagster.sources.fetcher import Fetcher
 
 LIST_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -40,8 +55,12 @@ class Listed:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def expand(source: str) -> Iterator[Listed]:
+def expand(source: str, fetcher: Fetcher | None = None) -> Iterator[Listed]:
     """Everything that `source` names (see the module's text), streamed: a list is never held in memory.
+
+    fetcher: opens archives and buckets, and confines folders to the allowed ones. Without one, an archive or a bucket
+    stands for itself. An archive that cannot be opened is listed as its member `*`, so that it ends in quarantine
+    with the reason.
 
     Files of a folder come sorted by name, folder by folder; hidden files and folders (`.name`) are left out, and a
     folder reached twice through symbolic links is listed once. A broken link or a folder that may not be read is
@@ -53,18 +72,41 @@ def expand(source: str) -> Iterator[Listed]:
     if source.startswith("@"):
         yield from _rows_checked(_existing(source[1:]))
     elif is_uri(source.strip()):
-        yield Listed(to_uri(source))
+        yield from _behind(to_uri(source), fetcher)
     elif not os.path.lexists(source) and Path(source).suffix and Path(source).suffix.lower() not in LIST_ENDINGS:
         # The name of a file that is not there: a content that ends in quarantine, like a row of a list would.
         yield Listed(path_uri(Path(source)))
     else:
         path = _existing(source)
+        guard = fetcher.guard if fetcher else Guard()
+        try:
+            guard.check_file(path)
+        except (ContentError, RuntimeError) as error:
+            raise UsageError(f"{path}: {error}") from None
         if path.is_dir():
-            yield from (Listed(path_uri(file)) for file in _files_below(path))
+            yield from (Listed(path_uri(file)) for file in _files_below(path, guard))
         elif path.suffix.lower() in LIST_ENDINGS:
             yield from _rows_checked(path)
         else:
-            yield Listed(path_uri(path))
+            yield from _behind(path_uri(path), fetcher)
+
+
+def _behind(uri: str, fetcher: Fetcher | None) -> Iterator[Listed]:
+    """The objects of a bucket, the members of an archive, or the content of that uri itself."""
+    scheme = scheme_of(uri)
+    kind = None if scheme in ("data", *ARCHIVE_SCHEMES) else archive_kind(uri.partition("?")[0])
+    if fetcher and scheme in OBJECT_SCHEMES and uri.endswith("/"):
+        try:
+            yield from map(Listed, fetcher.objects(uri))
+        except ContentError as error:
+            raise UsageError(f"{uri}: {error}") from None
+    elif fetcher and kind:
+        try:
+            yield from map(Listed, fetcher.members(uri, kind))
+        except ContentError:  # raised before the first member or not at all
+            yield Listed(member_uri(kind, uri, "*"))
+    else:
+        yield Listed(uri)
 
 
 def absolute(source: str) -> str:
@@ -84,25 +126,34 @@ def _existing(text: str) -> Path:
     raise UsageError(f"{text or 'the empty path'}: no such file or folder")
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, guard: Guard) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
-    todo = [folder]
+    todo: list[Iterator[Path]] = [iter((folder,))]  # of each folder on the way down, what is left in it
     while todo:
-        path = todo.pop()
+        path = next(todo[-1], None)
+        if path is None:
+            todo.pop()
+            continue
         if not path.is_dir():
             if path.is_file() or path.is_symlink():  # no sockets, pipes, devices
                 yield path
             continue
         try:
+            guard.check_file(path)
             about = path.stat()
-            with os.scandir(path) as entries:
-                names = sorted((entry.name for entry in entries if not entry.name.startswith(".")), reverse=True)
-        except OSError:
+            names = _names_in(path)
+        except (OSError, ContentError):
             yield path
             continue
         if (about.st_dev, about.st_ino) not in seen:
             seen.add((about.st_dev, about.st_ino))
-            todo.extend(path / name for name in names)
+            todo.append(map(path.joinpath, names))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without the hidden ones; of all that a listing holds, the most: 100 bytes each."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith("."))
 
 
 def _rows_checked(path: Path) -> Iterator[Listed]:

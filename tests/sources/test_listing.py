@@ -151,7 +151,7 @@ def test_a_table_without_uris_can_still_be_a_content(tmp_path):
     [
         ("l.csv", "uri,x\na.jpg,1\n,2\n", "l.csv, row 2: the uri is empty"),
         ("l.csv", "uri,x\na.jpg,1\n  ,2\n", "l.csv, row 2: the uri is empty"),
-        ("l.csv", "uri,x\ns3://b/k,1\n", "l.csv, row 1: unknown scheme s3"),
+        ("l.csv", "uri,x\nftp://b/k,1\n", "l.csv, row 1: unknown scheme ftp"),
         ("l.csv", "", "l.csv: the list is empty"),
         ("l.csv", "path\n", r"no column uri \(columns found: path\)"),
         ("l.csv", "uri,x\na,1\nb,2,3\n", "line 3"),
