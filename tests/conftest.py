@@ -76,6 +76,7 @@ def waveform_package(tmp_path_factory: pytest.TempPathFactory) -> Waveform:
 def waveform(waveform_package: Waveform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waveform]:
     """The content type `waveform`, there in this process and in those it starts, for the time of the test."""
     monkeypatch.setenv("WAVEFORM_CALLS", str(waveform_package.calls))
+    monkeypatch.setenv("FINGERPRINT_DECODER_FOLDERS", str(waveform_package.calls.parent))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(waveform_package.site), str(TESTS.parent)]))
     monkeypatch.syspath_prepend(waveform_package.site)
     content_types.cache_clear()

@@ -23,8 +23,8 @@ from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.memo import Memo, open_memo
 from fingerprint_dagster.models import ModelRuntime
 from fingerprint_dagster.pipeline import Limits, Pipeline
-from fingerprint_dagster.settings import get_settings
-from fingerprint_dagster.sources import Fetcher
+from fingerprint_dagster.settings import Settings, get_settings
+from fingerprint_dagster.sources import Fetcher, Guard
 from fingerprint_dagster.stages import StageResult, code_version, recipe
 
 GIB = 1 << 30
@@ -64,8 +64,8 @@ def make(tmp_path: Path, memo: Memo) -> Iterator[Callable[..., Pipeline]]:
     made = []
 
     def make(memo: Memo = memo, *, timeout_seconds: float = 30.0, retry: bool = False) -> Pipeline:
-        fetcher = Fetcher(tmp_path / "blobs")
-        limits = Limits(timeout_seconds, 2 * GIB)
+        fetcher = Fetcher(tmp_path / "blobs", guard=Guard(allowed_networks=("127.0.0.0/8",)))
+        limits = Limits(timeout_seconds, 2 * GIB, decoder_folders=Settings().decoder_folders)
         made.append(Pipeline(fetcher, memo, ModelRuntime("cpu"), workers=2, limits=limits, retry=retry))
         return made[-1]
 
@@ -139,7 +139,7 @@ def test_a_second_run_in_another_process_computes_nothing(
 
         from fingerprint_dagster.content import Content
         from fingerprint_dagster.pipeline import Pipeline
-        from fingerprint_dagster.settings import get_settings
+        from fingerprint_dagster.settings import Settings, get_settings
 
         contents = [Content(path.stem, path.as_uri(), "waveform") for path in sorted(Path(sys.argv[1]).iterdir())]
         with Pipeline.from_settings(get_settings()) as pipeline:
@@ -623,8 +623,10 @@ def test_the_settings_make_a_pipeline(home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("FINGERPRINT_WORKERS", "1")
     monkeypatch.setenv("FINGERPRINT_TIMEOUT_SECONDS", "12.5")
     monkeypatch.setenv("FINGERPRINT_DECODE_MEMORY_BYTES", str(3 * GIB))
-    with Pipeline.from_settings(get_settings()) as pipeline:
-        assert (pipeline.workers, pipeline.limits) == (1, Limits(12.5, 3 * GIB))
+    monkeypatch.setenv("FINGERPRINT_SANDBOX", "false")
+    settings = get_settings()
+    with Pipeline.from_settings(settings) as pipeline:
+        assert (pipeline.workers, pipeline.limits) == (1, Limits(12.5, 3 * GIB, False, settings.decoder_folders))
         assert isinstance(pipeline.fingerprints(write("1"))[0], Fingerprint)
     assert (home / "memo").is_dir()
 

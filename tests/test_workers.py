@@ -54,8 +54,10 @@ def broken(*_: Any) -> Callable[[Any], Any]:
     raise RuntimeError("there is no codec")
 
 
-def pool(work: Any = doer, *arguments: Any, count: int = 2, seconds: float = 30.0) -> WorkerPool[Any, Any]:
-    return WorkerPool(work, arguments, count=count, timeout_seconds=seconds, memory_bytes=2 * GIB)
+def pool(
+    work: Any = doer, *arguments: Any, count: int = 2, seconds: float = 30.0, writable: tuple[Path, ...] = ()
+) -> WorkerPool[Any, Any]:
+    return WorkerPool(work, arguments, count=count, timeout_seconds=seconds, memory_bytes=2 * GIB, writable=writable)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +237,7 @@ def test_a_map_that_was_left_early_leaves_nothing_to_the_next() -> None:
 
 
 def test_closing_ends_the_processes_whatever_they_do(tmp_path: Path) -> None:
-    with pool() as two:
+    with pool(writable=(tmp_path,)) as two:
         tasks = two.map([("hang", tmp_path / "one"), ("square", 2)])
         next(tasks)
         while not (tmp_path / "one").exists() or not (tmp_path / "one").read_text():
@@ -260,7 +262,7 @@ ORPHANAGE = """
 
     if {threads} > 1:
         threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
-    with pool(seconds=1.0) as two:
+    with pool(seconds=1.0, writable=(Path({mark!r}).parent,)) as two:
         if {busy}:
             list(two.map([("hang", Path({mark!r}))]))
         pids = set()

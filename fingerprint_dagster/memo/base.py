@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -22,9 +23,11 @@ class Memo(Protocol):
     an entry that was damaged or only half written is reported as missing.
 
     shared: whether other processes that open the same address see the same entries.
+    folders: the folders on this machine that it writes to.
     """
 
     shared: bool
+    folders: Sequence[Path]
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that are there."""

@@ -14,6 +14,7 @@ class MemoryMemo:
     """See `Memo`. For tests, notebooks and one-off queries; nothing outlives the process."""
 
     shared = False
+    folders = ()
 
     def __init__(self, max_bytes: int, ttl_seconds: float) -> None:
         self.max_bytes = max_bytes
