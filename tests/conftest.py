@@ -9,12 +9,22 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from fingerprint_dagster.media.registry import content_types
 from fingerprint_dagster.settings import get_settings
 
 TESTS = Path(__file__).resolve().parent
+
+_waveform_servers: set[int | None] = {None}
+"""The processes of fork servers that were started while the content type `waveform` was there."""
+
+# What an example may take depends on the machine and what else it does.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture
@@ -80,9 +90,11 @@ def waveform(waveform_package: Waveform, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(waveform_package.site), str(TESTS.parent)]))
     monkeypatch.syspath_prepend(waveform_package.site)
     content_types.cache_clear()
-    if not waveform_package.calls.exists():
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid not in _waveform_servers:
         # Worker processes have the environment that their fork server was started with; let it start anew.
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        server._stop()
     waveform_package.forget()
     yield waveform_package
+    _waveform_servers.add(server._forkserver_pid)
     content_types.cache_clear()

@@ -108,7 +108,7 @@ def data_versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 def test_the_code_version_of_an_asset_is_its_stage_version():
     versions = {asset.key.path[-1]: asset.code_versions_by_key[asset.key] for asset in STAGE_ASSETS}
     assert versions == {stage: code_version(stage) for stage in STAGES}
-    assert "image=efficientnet_lite0_gem_v1" in versions["embed"]
+    assert "efficientnet_lite0_gem_w512_v1" in versions["embed"]
 
 
 def test_one_stage_alone_takes_up_what_the_stages_before_it_left(settings, instance, pictures):
@@ -175,7 +175,7 @@ def test_pictures_are_shown_as_thumbnails_and_examples(settings, instance, pictu
     assert str(said["thumbnails"]).count("data:image/jpeg;base64,") == 2
     records, _ = said["examples"]  # type: ignore[misc]
     assert [record.data["content"] for record in records] == ["chelsea.png", "coffee.png"]
-    assert all("pdq_v1 x 1" in record.data["components"] for record in records)
+    assert all("pdq_v1 x 8" in record.data["components"] for record in records)
 
 
 def test_the_embed_stage_says_on_what_it_ran(settings, instance, pictures):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fingerprint_dagster.content import Component, Fingerprint, Match, Sketch, Value
-from fingerprint_dagster.media.image import decode, match, pdq
+from fingerprint_dagster.media.image import decode, iscc, local_features, match, pdq, phash
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 
 if TYPE_CHECKING:
     from fingerprint_dagster.models import ModelRuntime
+    from fingerprint_dagster.models.backbones import ImageModel
 
 __all__ = ["ImagePlugin"]
 
@@ -21,11 +23,17 @@ __all__ = ["ImagePlugin"]
 class ImagePlugin(ContentTypePlugin):
     """The content type `image`.
 
-    decode: arrays {"rgb": uint8 [h, w, 3], no side above 512}, info {"width", "height", "format"}.
-    embed: arrays {"efficientnet_lite0_gem_v1": float32 [1, 1280]}, of length 1.
-    hash: the components "pdq_v1" (hamming, uint8 [1, 32]), "pdq_dihedral_v1" (data, uint8 [8, 32]: the picture's hash
-        in its eight orientations) and "efficientnet_lite0_gem_v1" (cosine, float32 [1, 1280]); info {"width", "height",
-        "quality" (PDQ's, 0..100), "low_information"}. With low information no row is searchable.
+    decode: see `decode.decode`.
+    embed: arrays {MODEL: float32 [1, dim]}, of length 1; MODEL is the versioned name of the network that the settings
+        choose, by default "efficientnet_lite0_gem_w512_v1" with 512 numbers.
+    hash: the components
+        "pdq_v1" (hamming, uint8 [8, 32]): the hash in eight orientations; the upright one is found, all are asked;
+        MODEL (signs, uint8 [1, dim / 8]) and MODEL_int8 (data, int8 [1, dim]): the descriptor;
+        "local_words_v1" (tokens, uint64 [n]) and "local_features_v1" (data, uint8 [n, 38]): up to 256 local features;
+        "phash64_v1" and "iscc_image_v0" (data, uint8 [1, 8]): for exchange with others;
+    and the info {"width", "height", "quality" (PDQ's, 0..100), "features", "iscc" (its text), "iscc_exact" (see
+    `decode.decode`), "low_information"}. Hash and descriptor of a picture of low quality are not looked up, nor are the
+    words of one with few features; where none is, the picture has low information.
     """
 
     name: ClassVar[str] = "image"
@@ -33,9 +41,21 @@ class ImagePlugin(ContentTypePlugin):
     batch_size: ClassVar[int] = 1000
     versions: ClassVar[Mapping[str, str]] = {
         "decode": decode.VERSION,
-        "embed": match.EMBEDDING,
-        "hash": f"{pdq.ALGORITHM}+{pdq.DIHEDRAL_ALGORITHM}",
+        "embed": "image_descriptor_v1",
+        "hash": "+".join(m.ALGORITHM for m in (pdq, local_features, phash, iscc)),
     }
+
+    @cached_property
+    def _model(self) -> ImageModel:
+        from fingerprint_dagster.models.backbones import image_model
+        from fingerprint_dagster.settings import get_settings
+
+        return image_model(get_settings())
+
+    @cached_property  # not in the constructor: wrong settings must not keep the other content types from loading
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+        """The network of the embed stage. Raises `UsageError` where the settings name none that there is."""
+        return {"embed": {"model": self._model.spec.name, "weights": self._model.spec.digest}}
 
     def sniff(self, head: bytes) -> str | None:
         """The media type by magic bytes."""
@@ -46,30 +66,55 @@ class ImagePlugin(ContentTypePlugin):
         return decode.decode(path)
 
     def embed(self, decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
-        """One descriptor each: the picture squashed to 224 x 224, through EfficientNet-Lite0."""
+        """One descriptor each, of the picture squashed to a square."""
         if not decoded:
             return []
-        from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V1, model_input
+        from fingerprint_dagster.models.efficientnet_lite import model_input
 
-        inputs = np.stack([model_input(value.arrays["rgb"]) for value in decoded])
-        vectors = models.embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
-        return [Value({EFFICIENTNET_LITE0_GEM_V1.name: vector[np.newaxis]}) for vector in vectors]
+        spec, side = self._model.spec, self._model.side
+        # In rows of pixels, as the network takes them fastest.
+        rows = np.stack([model_input(value.arrays["rgb"], side).transpose(1, 2, 0) for value in decoded])
+        vectors = models.embed(spec, rows.transpose(0, 3, 1, 2))
+        return [Value({spec.name: each.reshape(-1, each.shape[-1])}) for each in vectors]
 
     def hash(self, decoded: Value, embedded: Value) -> Sketch:
-        """The perceptual hash in eight orientations, and the descriptor."""
-        hashes, quality = pdq.pdq_dihedral_v1(decoded.arrays["rgb"])
-        searchable = np.array([quality >= pdq.MIN_QUALITY])
+        """The components: see the class."""
+        rgb = decoded.arrays["rgb"]
+        hashes, quality = pdq.pdq_dihedral_v1(rgb)
+        features, words = local_features.local_features_v1(rgb)
+        ((model, vectors),) = embedded.arrays.items()
+        code, text = iscc.iscc_image_v0(decoded.arrays["iscc_grey"])
+        detailed, textured = quality >= pdq.MIN_QUALITY, len(features) >= match.MIN_FEATURES
+        upright = np.arange(len(hashes)) == 0
         return Sketch(
             (
-                Component(pdq.ALGORITHM, "hamming", hashes[:1], searchable=searchable),
-                Component(pdq.DIHEDRAL_ALGORITHM, "data", hashes),
-                Component(match.EMBEDDING, "cosine", embedded.arrays[match.EMBEDDING], searchable=searchable),
+                Component(
+                    pdq.ALGORITHM,
+                    "hamming",
+                    hashes,
+                    searchable=upright & detailed,
+                    asked=np.full(len(hashes), detailed),
+                ),
+                Component(
+                    model,
+                    "signs",
+                    np.packbits(vectors > 0, axis=1),
+                    searchable=np.full(len(vectors), detailed),
+                ),
+                Component(match.exact(model), "data", match.as_int8(vectors)),
+                Component(local_features.WORDS_ALGORITHM, "tokens", words, searchable=np.full(len(words), textured)),
+                Component(local_features.ALGORITHM, "data", local_features.pack(features)),
+                Component(phash.ALGORITHM, "data", phash.phash64_v1(rgb)[np.newaxis]),
+                Component(iscc.ALGORITHM, "data", code[np.newaxis]),
             ),
             {
                 "width": decoded.info["width"],
                 "height": decoded.info["height"],
                 "quality": quality,
-                "low_information": quality < pdq.MIN_QUALITY,
+                "features": len(features),
+                "iscc": text,
+                "iscc_exact": decoded.info["iscc_exact"],
+                "low_information": not (detailed or textured),
             },
         )
 
