@@ -17,7 +17,7 @@ def find_copies(
     """The matches with the `top` references in `store` that the query copies most, best reference first.
 
     References with the same bytes come first (score 1, evidence "sha256", no ranges), then those that `plugin.match`
-    verified, by their best score, ties by content_id. A reference of which several parts match has several
+    verified, by their best score, ties by content_id; mere suggestions (`details["suggestion"]`) last. A reference of which several parts match has several
     matches, best first, one after the other.
     include_self: also match the query with itself where it is stored.
     """
@@ -34,8 +34,13 @@ def find_copies(
             matches = plugin.match(query, reference)
             if matches:
                 similar.append(matches)
-    similar.sort(key=lambda matches: (-matches[0].score, matches[0].reference.content_id))
+    similar.sort(key=lambda matches: _rank(matches[0]))
     return [match for matches in (found + similar)[:top] for match in matches]
+
+
+def _rank(match: Match) -> tuple[bool, float, str]:
+    """What matches are sorted by: copies before suggestions, better before worse."""
+    return bool(match.details.get("suggestion")), -match.score, match.reference.content_id
 
 
 def _same(query: Fingerprint, stored: Fingerprint) -> bool:

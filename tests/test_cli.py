@@ -88,8 +88,9 @@ def test_a_query_in_json_is_one_line_for_each_file(filled):
     assert match["uri"].endswith("demo.html")
     assert match["content_type"] == "text"
     assert match["score"] == 1.0
-    assert match["query_range"] == [0, 6062]
-    assert match["evidence"] == "minhash_v1"
+    assert match["query_range"] == [0, 6059]  # to the end of the last word
+    assert match["evidence"] == "text_similarity_v1"
+    assert match["confidence"] > 0.99
     assert image["matches"] == []
 
 
@@ -97,7 +98,7 @@ def test_a_query_for_people_is_a_table(filled):
     done = fingerprint(filled, "query", sample("text/demo.md"), sample("text/demo.txt"))
     assert "demo.md: no copy found" in done.stdout
     assert "demo.html" in done.stdout
-    assert "characters 0-6062" in done.stdout
+    assert "characters 0-6059" in done.stdout
 
 
 def test_a_query_that_cannot_be_fingerprinted_says_why_and_exits_with_1(filled, tmp_path):
@@ -114,7 +115,7 @@ def test_show_takes_the_id_or_the_path(filled):
     path = sample("text/demo.txt")
     by_path = json.loads(fingerprint(filled, "show", path).stdout)
     assert by_path["media_type"] == "text/plain"
-    assert by_path["components"][0]["algorithm"] == "minhash_v1"
+    assert by_path["components"][0]["algorithm"] == "minhash_v2"
     assert json.loads(fingerprint(filled, "show", by_path["content_id"]).stdout) == by_path
 
 
@@ -126,7 +127,7 @@ def test_export_writes_what_pandas_reads(filled, tmp_path, ending):
     read = {"parquet": pd.read_parquet, "csv": pd.read_csv, "jsonl": lambda path: pd.read_json(path, lines=True)}
     frame = read[ending](out)
     assert sorted(Path(uri).name for uri in frame["uri"]) == ["demo.html", "demo.txt"]
-    assert {"content_id", "digest", "minhash_v1"} <= set(frame.columns)
+    assert {"content_id", "digest", "minhash_v2"} <= set(frame.columns)
 
 
 def test_the_quarantine_is_listed_with_reasons(filled):
@@ -149,7 +150,7 @@ def test_the_cache_shows_and_forgets_stages(filled):
 def test_doctor_finds_this_installation_in_order(filled):
     done = fingerprint(filled, "doctor")
     assert done.returncode == 0, done.stdout
-    for expected in ("torch ", "models run on: device", "content type video", "2 text", "1 contents; see"):
+    for expected in ("torch ", "models run on: runtime torch, device", "content type video", "2 text", "1 contents; see"):
         assert expected in done.stdout
 
 

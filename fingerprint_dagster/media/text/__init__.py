@@ -1,53 +1,99 @@
-"""Texts: plain text in any encoding, Markdown, source code, tables, subtitles and HTML."""
+"""Texts: near-duplicates and quoted passages with their ranges, in any language and from any document that has text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fingerprint_dagster.content import Component, Fingerprint, Match, Sketch, Value
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.text import decode, match
-from fingerprint_dagster.media.text.minhash import LSH, MINHASH, lsh_tokens_v1, minhash_v1
-from fingerprint_dagster.media.text.normalize import count_words, normalize_v1
+from fingerprint_dagster.media.text.boilerplate import BOILERPLATE, boilerplate_v1, is_boilerplate
+from fingerprint_dagster.media.text.iscc import ISCC, text_code_v0
+from fingerprint_dagster.media.text.minhash import LSH, MINHASH, lsh_tokens_v2, minhash_v2
+from fingerprint_dagster.media.text.normalize import normalize_v2
+from fingerprint_dagster.media.text.semantic import SEMANTIC, SIGNS, semantic_v1, semantic_version, signs_v1
+from fingerprint_dagster.media.text.simhash import SIMHASH, simhash_v1
+from fingerprint_dagster.media.text.winnowing import WINNOWING, winnow_v1
+from fingerprint_dagster.media.text.words import LONG_WORDS, WORDS, packed_words_v1, shingles_v1, words_v1
+
+if TYPE_CHECKING:
+    from fingerprint_dagster.models import ModelRuntime
 
 LOW_INFORMATION_WORDS = 20
 """A text of fewer words (or ideographs) may agree with another by chance or habit: "All rights reserved"."""
 
 
 class TextPlugin(ContentTypePlugin):
-    """Near-duplicate texts by the Jaccard similarity of their sets of word sequences (MinHash)."""
+    """Near-duplicate texts, and the passages one text has from another."""
 
     name: ClassVar[str] = "text"
-    extensions: ClassVar[frozenset[str]] = frozenset(
-        ".txt .text .md .markdown .rst .log .csv .tsv .json .jsonl .xml .yaml .yml .html .htm .xhtml .srt .vtt .tex "  # noqa: SIM905
-        ".py .js .ts .java .c .h .cpp .go .rs .rb .php .sh .sql .css".split()
-    )
+    extensions: ClassVar[frozenset[str]] = decode.EXTENSIONS
     batch_size: ClassVar[int] = 1000
-    versions: ClassVar[Mapping[str, str]] = {"decode": "text_utf8_v1", "embed": "none_v1", "hash": "minhash_v1"}
+    versions: ClassVar[Mapping[str, str]] = {
+        "decode": "text_documents_v1",
+        "embed": "use_multilingual3_24words_v1",
+        "hash": "text_passages_v1",
+    }
+
+    def __init__(self) -> None:
+        self.parameters = {"embed": {"model": semantic_version()}}
+
+    @property
+    def has_model(self) -> bool:
+        """False: the model of the embed stage needs no torch, and may not be installed."""
+        return False
 
     def sniff(self, head: bytes) -> str | None:
-        """`text/html` or `text/plain`; None for anything else, PDF and office documents included."""
+        """See `fingerprint_dagster.media.text.decode.sniff`."""
         return decode.sniff(head)
 
     def decode(self, path: Path) -> Value:
         """See `fingerprint_dagster.media.text.decode.decode`."""
         return decode.decode(path)
 
+    def embed(self, decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
+        """Arrays {SEMANTIC: int8 [512]}, see `semantic`; none where it is not installed. `models` is not used."""
+        if self.parameters["embed"]["model"] is None:
+            return [Value() for _ in decoded]
+        return [Value({SEMANTIC: semantic_v1(decode.text_of(value))}) for value in decoded]
+
     def hash(self, decoded: Value, embedded: Value) -> Sketch:
-        """The MinHash signature and the tokens of its LSH bands; `embedded` is not used."""
-        normalised = normalize_v1(decode.text_of(decoded))
-        words = count_words(normalised)
-        signature = minhash_v1(normalised)
-        components = (Component(MINHASH, "data", signature), Component(LSH, "tokens", lsh_tokens_v1(signature)))
-        info = {
+        """The components that find candidates (winnowing, MinHash bands, SimHash, meaning) and those that verify them.
+
+        Positions are not stored with the tokens: the record of the words has the place of every word.
+        """
+        text = decode.text_of(decoded)
+        words = words_v1(normalize_v2(text))
+        shingles = shingles_v1(words)
+        signature = minhash_v2(shingles)
+        tokens = winnow_v1(shingles)
+        known = is_boilerplate(tokens)
+        boilerplate = boilerplate_v1(shingles, tokens[known])
+        packed, long = packed_words_v1(words)
+        components = [
+            Component(MINHASH, "data", signature),
+            Component(LSH, "tokens", lsh_tokens_v2(signature)),
+            Component(WINNOWING, "tokens", tokens, searchable=None if known.all() else ~known),
+            Component(SIMHASH, "hamming", simhash_v1(shingles)[None]),
+            Component(ISCC, "data", text_code_v0(text)),
+            Component(WORDS, "data", packed),
+            Component(LONG_WORDS, "data", long),
+            Component(BOILERPLATE, "data", boilerplate),
+        ]
+        if SEMANTIC in embedded.arrays:
+            vector = embedded.arrays[SEMANTIC]
+            components += [Component(SEMANTIC, "data", vector), Component(SIGNS, "signs", signs_v1(vector)[None])]
+        info: dict[str, Any] = {
             "characters": decoded.info["characters"],
-            "words": words,
+            "words": len(words),
             "encoding": decoded.info["encoding"],
-            "low_information": words < LOW_INFORMATION_WORDS,
+            "low_information": len(words) < LOW_INFORMATION_WORDS,
         }
-        return Sketch(components, info)
+        if decoded.info.get("flags"):
+            info["flags"] = decoded.info["flags"]
+        return Sketch(tuple(components), info)
 
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
         """See `fingerprint_dagster.media.text.match.match`."""
