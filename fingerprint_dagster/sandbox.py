@@ -5,11 +5,13 @@ system has it, and `confine` says which hold:
 
 - "limits" (POSIX): file size and open files; the caller sets memory and time, task by task.
 - "files" (Linux 5.13 or later, Landlock): no writing, renaming or starting of programs outside the folders named.
-- "network" (Linux, seccomp, x86-64 and ARM64): no socket but those between local processes; nor anything by which a
-  filter could be left (io_uring, ptrace, namespaces, kernel modules). Landlock alone stops TCP only.
+- "network" (Linux, seccomp, x86-64 and ARM64): no sockets, local ones included; nor anything by which the process could
+  reach others or leave its confinement (ptrace, namespaces, io_uring, kernel modules), or change what files are like
+  (owners, modes, times), which Landlock does not look at.
 
 None of them needs privileges, none can be taken back, and they hold for whatever the process starts. Reading is not
-restricted: a decoder needs its libraries and the user's file, and what it reads it cannot send anywhere.
+restricted: a decoder needs its libraries and the user's file, and what it reads it cannot send anywhere. A process of
+root's keeps root's capabilities, since it may have to read what belongs to others.
 """
 
 from __future__ import annotations
@@ -30,22 +32,35 @@ PROTECTIONS = ("limits", "files", "network")
 
 _OPEN_FILES = 256
 
-# linux/audit.h: the architecture a system call is made for; and the numbers of the calls that are refused.
+# linux/audit.h: the architecture a system call is made for; and, for each, the numbers of the calls that are refused.
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_SOCKET = {"x86_64": 41, "aarch64": 198}
 # fmt: off
-_REFUSED = {  # ptrace, process_vm_readv, process_vm_writev, mount, umount2, pivot_root, chroot, unshare, setns, keyctl,
-    # add_key, request_key, bpf, perf_event_open, userfaultfd, init_module, finit_module, kexec_load, reboot and
-    # io_uring_setup
-    "x86_64": (101, 310, 311, 165, 166, 155, 161, 272, 308, 250, 248, 249, 321, 298, 323, 175, 313, 246, 169, 425),
-    "aarch64": (117, 270, 271, 40, 39, 41, 51, 97, 268, 219, 217, 218, 280, 241, 282, 105, 273, 104, 142, 425),
+_REFUSED = {
+    "x86_64": (
+        41,  # socket
+        101, 310, 311, 438,  # ptrace, process_vm_readv, process_vm_writev, pidfd_getfd
+        165, 166, 155, 161, 428, 429, 430, 431, 432, 442,  # mount, umount2, pivot_root, chroot, and the newer ways
+        272, 308,  # unshare, setns
+        250, 248, 249, 321, 298, 323, 425,  # keyctl, add_key, request_key, bpf, perf_event_open, userfaultfd, io_uring
+        175, 313, 246, 169,  # init_module, finit_module, kexec_load, reboot
+        90, 91, 268, 452, 92, 93, 94, 260,  # chmod and chown
+        188, 189, 190, 463, 132, 235, 261, 280,  # setxattr, utime
+        29,  # shmget
+    ),
+    "aarch64": (
+        198, 117, 270, 271, 438, 40, 39, 41, 51, 428, 429, 430, 431, 432, 442, 97, 268, 219, 217, 218, 280, 241, 282,
+        425, 105, 273, 104, 142, 52, 53, 452, 54, 55, 5, 6, 7, 463, 88, 194,
+    ),
 }
 # fmt: on
+_CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
+_PRLIMIT = {"x86_64": 302, "aarch64": 261}
+_NEW_NAMESPACES = 0x7E020080 | 0x10000000  # of clone's flags: mount, cgroup, UTS, IPC, user, PID, network, time
 _X32 = 0x40000000  # x86-64's second numbering of the same calls starts here
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_LOAD, _EQUAL, _GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06  # of the filter's little machine (BPF)
+# Of the filter's little machine (BPF).
+_LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # offsets in struct seccomp_data
-_AF_UNIX = 1
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
@@ -113,7 +128,7 @@ def _refuse_network() -> bool:
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         return False
-    program = _filter(_ARCHITECTURES[machine], _SOCKET[machine], _REFUSED[machine])
+    program = _filter(machine)
     code = ctypes.create_string_buffer(program, len(program))
 
     class Program(ctypes.Structure):
@@ -126,26 +141,26 @@ def _refuse_network() -> bool:
     return bool(libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filter_program), 0, 0) == 0)
 
 
-def _filter(architecture: int, socket: int, refused: Sequence[int]) -> bytes:
+def _filter(machine: str) -> bytes:
     """The BPF program (struct sock_filter[]): refused calls fail with EPERM, everything else is allowed.
 
-    socket(2) fails with EACCES unless it asks for AF_UNIX. Calls by another architecture's numbers (32-bit) fail, too.
+    Refused, too, are calls by another architecture's numbers (32-bit), clone(2) with new namespaces, and prlimit(2) on
+    another process. clone3(2), whose flags a filter cannot see, is not there (ENOSYS): libraries then use clone.
     """
+    refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
+    allow = (_RETURN, 0, 0, _ALLOW)
+    first_argument = (_LOAD, 0, 0, _FIRST_ARGUMENT_AT)
     steps: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
-        (_EQUAL, 1, 0, architecture),
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        (_EQUAL, 1, 0, _ARCHITECTURES[machine]),
+        refuse,
         (_LOAD, 0, 0, _NUMBER_AT),
         (_GREATER_EQUAL, 0, 1, _X32),
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        refuse,
     ]
-    for number in refused:
-        steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-    steps += [
-        (_EQUAL, 0, 3, socket),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
-        (_EQUAL, 1, 0, _AF_UNIX),
-        (_RETURN, 0, 0, _ERRNO | errno.EACCES),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    for number in _REFUSED[machine]:
+        steps += [(_EQUAL, 0, 1, number), refuse]
+    steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    steps += [(_EQUAL, 0, 4, _CLONE[machine]), first_argument, (_ANY_BIT, 0, 1, _NEW_NAMESPACES), refuse, allow]
+    steps += [(_EQUAL, 0, 4, _PRLIMIT[machine]), first_argument, (_EQUAL, 1, 0, 0), refuse, allow, allow]
     return b"".join(struct.pack("HBBI", *step) for step in steps)

@@ -1,10 +1,13 @@
 """What a decoding process can no longer do, each tried in a worker process that was confined."""
 
+import ctypes
 import os
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,14 @@ def _temporary(_: Any = None) -> str:
         return file.name
 
 
+def _thread() -> str:
+    ran: list[str] = []
+    thread = threading.Thread(target=ran.append, args=("ran",))
+    thread.start()
+    thread.join()
+    return ran[0]
+
+
 def _open_many(count: int) -> int:
     return len([open(os.devnull) for _ in range(count)])
 
@@ -66,6 +77,12 @@ TASKS: dict[str, Callable[..., Any]] = {
     "unlink": lambda path: Path(path).unlink() or "removed",
     "run": lambda *command: subprocess.run(command, check=True).returncode,
     "temporary": _temporary,
+    "chmod": os.chmod,
+    "utime": os.utime,
+    "new user namespace": lambda: ctypes.CDLL(None).unshare(0x10000000),
+    "prlimit": lambda pid: resource.prlimit(pid, resource.RLIMIT_NOFILE, (10, 10)),
+    "thread": _thread,
+    "fork": lambda: os.waitstatus_to_exitcode(os.waitpid(os.fork() or os._exit(0), 0)[1]),
     "open": _open_many,
 }
 
@@ -98,10 +115,28 @@ def test_no_name_is_looked_up(confined: WorkerPool[Any, Any]) -> None:
     assert "gaierror" in answer(confined, "resolve", "example.org")
 
 
-def test_local_sockets_stay(confined: WorkerPool[Any, Any]) -> None:
-    if not hasattr(socket, "AF_UNIX"):
-        pytest.skip("this system has no local sockets")
-    assert answer(confined, "socket", socket.AF_UNIX, socket.SOCK_STREAM) == "opened"
+def test_no_socket_to_other_processes(confined: WorkerPool[Any, Any]) -> None:
+    needs("network")
+    assert "PermissionError" in answer(confined, "socket", socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def test_files_of_others_keep_their_modes_and_times(confined: WorkerPool[Any, Any], tmp_path: Path) -> None:
+    needs("network")
+    before = tmp_path.stat()
+    assert "PermissionError" in answer(confined, "chmod", str(tmp_path), 0o777)
+    assert "PermissionError" in answer(confined, "utime", str(tmp_path))
+    assert (tmp_path.stat().st_mode, tmp_path.stat().st_mtime) == (before.st_mode, before.st_mtime)
+
+
+def test_no_namespace_and_no_limit_of_another_process(confined: WorkerPool[Any, Any]) -> None:
+    needs("network")
+    assert answer(confined, "new user namespace") == -1
+    assert "PermissionError" in answer(confined, "prlimit", os.getpid())
+
+
+def test_threads_and_forks_stay(confined: WorkerPool[Any, Any]) -> None:
+    assert answer(confined, "thread") == "ran"
+    assert answer(confined, "fork") == 0
 
 
 def test_files_are_written_only_where_allowed(confined: WorkerPool[Any, Any], folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fingerprint_dagster.models.backbones import EFFICIENTNET_LITE0_GEM_W512_V1
 from fingerprint_dagster.models.descriptor import CopyDescriptor, Window
 from fingerprint_dagster.models.runtime import ModelSpec
 
-__all__ = ["EFFICIENTNET_LITE0_GEM_V1", "EFFICIENTNET_LITE0_GEM_W512_V1", "EfficientNetLite0", "model_input"]
+__all__ = ["EFFICIENTNET_LITE0_GEM_V2", "EFFICIENTNET_LITE0_GEM_W512_V1", "EfficientNetLite0", "model_input"]
 
 INPUT_SIDE = 224
 MAP_SIDE = INPUT_SIDE // 32
@@ -177,6 +177,6 @@ def model_input(rgb: NDArray[np.uint8], side: int = INPUT_SIDE) -> NDArray[np.ui
     return resized
 
 
-EFFICIENTNET_LITE0_GEM_V1 = ModelSpec(
-    "efficientnet_lite0_gem_v1", gem, graph=True, digest=weights.EFFICIENTNET_LITE0_DIGEST
+EFFICIENTNET_LITE0_GEM_V2 = ModelSpec(
+    "efficientnet_lite0_gem_v2", gem, graph=True, digest=weights.EFFICIENTNET_LITE0_DIGEST
 )

@@ -35,7 +35,7 @@ CUDA_BATCH_SIZES = (1, 8, 32, 128)
 class ModelSpec:
     """A model that makes vectors.
 
-    name: the versioned name of its vectors (`efficientnet_lite0_gem_v1`), used as the component's algorithm. One name
+    name: the versioned name of its vectors (`efficientnet_lite0_gem_v2`), used as the component's algorithm. One name
         stands for one set of weights: vectors of equal names are compared.
     build: loads weights and returns a module whose forward takes a batch [n, ...] and returns float [n, dim], or
         [n, rows, dim] where one input has several vectors. Called once per process. Submodules with a true attribute

@@ -17,9 +17,21 @@ from fingerprint_dagster.content import Content, Fingerprint, Match, Sketch, Val
 from fingerprint_dagster.errors import ContentError
 from fingerprint_dagster.media.audio import AudioPlugin
 from fingerprint_dagster.media.audio import decode as decode_module
-from fingerprint_dagster.media.audio.chromaprint import ITEM_SECONDS, SAMPLE_RATE, SILENT_ITEM
+from fingerprint_dagster.media.audio import sketch as sketch_module
+from fingerprint_dagster.media.audio.chromaprint import SAMPLE_RATE
 from fingerprint_dagster.media.audio.decode import decode_audio, sniff_audio
-from fingerprint_dagster.media.audio.windows import HOP_SAMPLES, WINDOW_SAMPLES, window_positions, windows
+from fingerprint_dagster.media.audio.landmarks import BANDS, BANDS_PER_OCTAVE, FRAME, HOP, LOWEST_HZ, unpack
+from fingerprint_dagster.media.audio.sketch import spectrogram
+from fingerprint_dagster.media.audio.windows import (
+    CLOSE_STEP_ROWS,
+    COLUMNS,
+    MOST_CLOSE,
+    ROWS,
+    STEP_ROWS,
+    mean_rows,
+    window_positions,
+    windows,
+)
 from fingerprint_dagster.models import ModelRuntime
 
 iscc_samples = pytest.importorskip("iscc_samples", reason="the demo media (pip install fingerprint-dagster[demo])")
@@ -343,68 +355,89 @@ def test_sniff_random_bytes() -> None:
 # --- vectors
 
 
-@given(st.integers(0, 400_000))
-def test_windows_cover_every_sample(count: int) -> None:
-    pcm = np.arange(count, dtype=np.int32).astype(np.int16)
-    cuts = windows(pcm)
-    assert all(len(cut) == WINDOW_SAMPLES for cut in cuts)
-    assert count == 0 or (len(cuts) - 1) * HOP_SAMPLES < count <= (len(cuts) - 1) * HOP_SAMPLES + WINDOW_SAMPLES
-    for number, cut in enumerate(cuts):
-        part = pcm[number * HOP_SAMPLES : number * HOP_SAMPLES + WINDOW_SAMPLES]
-        assert np.array_equal(cut[: len(part)], part)
-        assert not cut[len(part) :].any()
-    places = window_positions(len(cuts), count / SAMPLE_RATE)
-    assert places.shape == (len(cuts), 2)
+@given(st.integers(0, 6000))
+def test_windows_cover_every_row(frames: int) -> None:
+    levels = np.repeat(np.arange(frames, dtype=np.float32)[:, None], BANDS, axis=1)
+    cuts, starts = windows(mean_rows(levels))
+    assert cuts.shape[1:] == (ROWS, COLUMNS)
+    assert (len(starts) > 0) == (frames >= 2)
+    for cut, start in zip(cuts[starts], starts, strict=True):
+        rows = min(ROWS, frames // 2)
+        assert np.array_equal(cut[:rows, 0], 2 * np.arange(start, start + rows, dtype=np.float32) + np.float32(0.5))
+        assert (cut[rows:] == 0.5).all()
+    if frames >= 2 * ROWS:
+        spare = frames // 2 - ROWS
+        step = CLOSE_STEP_ROWS if spare // CLOSE_STEP_ROWS < MOST_CLOSE else STEP_ROWS
+        assert np.array_equal(starts, np.arange(0, spare + 1, step))
+    places = window_positions(starts, frames * HOP / SAMPLE_RATE)
     assert (places[:, 1] > places[:, 0]).all()
 
 
-def test_mel_power_agrees_with_librosa(song: np.ndarray) -> None:
+def test_spectrogram_agrees_with_librosa(song: np.ndarray) -> None:
     librosa = pytest.importorskip("librosa")
-    torch = pytest.importorskip("torch")
-    from fingerprint_dagster.media.audio import logmel
-
-    cut = song[SAMPLE_RATE : SAMPLE_RATE + WINDOW_SAMPLES]
-    ours = logmel.LogMel().mel_power(torch.from_numpy(cut.copy())[None])[0].numpy()
-    theirs = librosa.feature.melspectrogram(
-        y=cut / np.float32(32768),
-        sr=SAMPLE_RATE,
-        n_fft=logmel.FFT_SIZE,
-        hop_length=logmel.FFT_HOP,
-        center=False,
-        n_mels=logmel.MELS,
-        fmin=logmel.LOWEST_HZ,
-        fmax=logmel.HIGHEST_HZ,
-    )
-    assert ours.shape == theirs.shape
-    assert np.allclose(np.log(ours + logmel.QUIET), np.log(theirs + logmel.QUIET), atol=1e-3)
+    ours = spectrogram(song, ModelRuntime(device="cpu"))
+    theirs = np.abs(librosa.stft(song / np.float32(32768), n_fft=FRAME, hop_length=HOP, center=False)).T
+    assert ours.shape == (len(theirs), BANDS)
+    for band in (0, 20, 60, 120, BANDS - 1):  # the loudest bin in the band, or between the two around its middle
+        places = LOWEST_HZ * 2 ** ((band + np.array([-0.5, 0.0, 0.5])) / BANDS_PER_OCTAVE) * FRAME / SAMPLE_RATE
+        low, middle, high = np.ceil(places[0]), int(places[1]), np.ceil(places[2])
+        inside = theirs[:, int(low) : max(int(high), int(low) + 1)].max(axis=1)
+        between = np.sqrt((theirs[:, [middle, middle + 1]] ** 2) @ [1 - places[1] % 1, places[1] % 1])
+        expected = np.maximum(inside, between) if band >= 60 else between
+        assert np.allclose(ours[:, band], np.log(expected + 1e-5), atol=0.01)
 
 
-def vectors(pcm: np.ndarray, **runtime: str) -> np.ndarray:
-    return PLUGIN.embed([Value({"pcm": pcm})], ModelRuntime(device="cpu", **runtime))[0].arrays["logmel"]
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 7))
+def test_spectrogram_does_not_depend_on_how_it_is_batched(size: int) -> None:
+    pcm = noise(31.7, 5)
+    alone = spectrogram(pcm, ModelRuntime(device="cpu", batch_size=1))
+    assert np.allclose(spectrogram(pcm, ModelRuntime(device="cpu", batch_size=size)), alone, atol=1e-4)
 
 
-def test_vectors_are_unit_length_and_tell_windows_apart(soundtrack: np.ndarray) -> None:
-    ours = vectors(soundtrack)
-    assert (ours.dtype, ours.shape) == (np.float32, (30, 256))
-    assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
-    later = vectors(soundtrack[HOP_SAMPLES // 2 :])  # every window lies between two of ours, a second off
-    similar = later[:28] @ ours.T
-    right = [row.argmax() in (number, number + 1) for number, row in enumerate(similar)]
-    assert np.mean(right) > 0.85
+def test_landmarks_and_patches_do_not_depend_on_how_much_is_in_memory(
+    soundtrack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = embed(soundtrack).arrays
+    for frames, cuts in ((128, 7), (190, 16), (1000, 1)):
+        monkeypatch.setattr(sketch_module, "_FRAMES_AT_ONCE", frames)
+        monkeypatch.setattr(sketch_module, "_WINDOWS_AT_ONCE", cuts)
+        parts = embed(soundtrack).arrays
+        assert all(np.array_equal(parts[name], array) for name, array in whole.items())
 
 
-def test_vectors_do_not_depend_on_loudness_or_precision(soundtrack: np.ndarray) -> None:
-    ours = vectors(soundtrack)
-    assert ((vectors(soundtrack // 2) * ours).sum(axis=1) > 0.99).all()
-    assert np.allclose(vectors(soundtrack, precision="bf16"), ours, atol=1e-5)
+def patches(pcm: np.ndarray, **runtime: str) -> np.ndarray:
+    """bool [k, 256]."""
+    return np.unpackbits(embed(pcm, **runtime).arrays["patches"], axis=1).astype(bool)
 
 
-def test_a_batch_gives_each_sound_its_own_vectors(song: np.ndarray) -> None:
+def embed(pcm: np.ndarray, **runtime: str) -> Value:
+    return PLUGIN.embed([Value({"pcm": pcm})], ModelRuntime(device="cpu", **runtime))[0]
+
+
+def test_patches_tell_windows_apart(soundtrack: np.ndarray) -> None:
+    ours = patches(soundtrack)
+    assert ours.shape == (59, 256)
+    later = patches(soundtrack[SAMPLE_RATE // 2 :])[:58]
+    differing = (later[:, None] != ours).mean(axis=2)
+    assert np.mean(np.abs(differing.argmin(axis=1) - np.arange(58)) <= 1) > 0.85
+
+
+def test_patches_do_not_depend_on_loudness_or_precision(soundtrack: np.ndarray) -> None:
+    ours = patches(soundtrack)
+    assert (patches(soundtrack // 2) != ours).mean() < 0.05
+    assert (patches(soundtrack, precision="bf16") != ours).mean() < 0.001
+
+
+def test_a_batch_gives_each_sound_its_own(song: np.ndarray) -> None:
     sounds = [song, np.zeros(0, np.int16), tone(0.5), song[:70_000]]
     together = PLUGIN.embed([Value({"pcm": pcm}) for pcm in sounds], ModelRuntime(device="cpu"))
-    assert [len(value.arrays["logmel"]) for value in together] == [7, 0, 1, 3]
+    assert [len(value.arrays["patches"]) for value in together] == [34, 0, 1, 1]
     for pcm, value in zip(sounds, together, strict=True):
-        assert np.allclose(value.arrays["logmel"], vectors(pcm), atol=1e-5)
+        alone = embed(pcm)
+        assert value.arrays.keys() == alone.arrays.keys()
+        for name, array in alone.arrays.items():
+            assert np.array_equal(value.arrays[name], array)
 
 
 # --- components
@@ -412,31 +445,24 @@ def test_a_batch_gives_each_sound_its_own_vectors(song: np.ndarray) -> None:
 
 def test_components_of_a_song(song: np.ndarray) -> None:
     made = sketch(song)
-    data, tokens, mel = made.components
     assert [(c.algorithm, c.kind) for c in made.components] == [
         ("chromaprint_v1", "data"),
-        ("chromaprint_tokens_v1", "tokens"),
-        ("logmel_v1", "cosine"),
+        ("landmarks_v1", "data"),
+        ("landmark_triples_v1", "tokens"),
+        ("sound_patch_v1", "signs"),
     ]
-    assert data.values.dtype == np.uint32
-    assert tokens.values.dtype == np.uint64
-    assert tokens.positions is not None
-    assert tokens.positions.shape == (len(tokens.values), 2)
-    assert (tokens.values[1:] != tokens.values[:-1]).all()
-    # Every item is in the row whose time it begins in.
-    for number, item in enumerate(data.values):
-        row = np.searchsorted(tokens.positions[:, 0], number * ITEM_SECONDS + 1e-6) - 1
-        assert tokens.values[row] == int(item) & 0xFFFFFFF0
-    assert tokens.positions.max() <= made.info["duration"]
-    assert tokens.searchable is not None
-    assert tokens.searchable.mean() > 0.8
-    assert mel.positions is not None
-    assert mel.positions[-1, 1] == pytest.approx(made.info["duration"])
-    assert mel.searchable is not None
-    assert mel.searchable.mean() > 0.8
+    data, landmarks, triples, patch = made.components
+    assert (data.values.dtype, landmarks.values.dtype, triples.values.dtype) == (np.uint32, np.uint32, np.uint64)
+    assert patch.values.shape == (34, 32)
+    assert patch.positions is not None
+    assert patch.positions[-1, 1] == pytest.approx(made.info["duration"], abs=0.5)
+    assert patch.searchable is not None
+    assert patch.asked is not None
+    assert (patch.asked | ~patch.searchable).all()
+    assert patch.searchable.mean() > 0.8
     assert made.info["low_information"] is False
     again = value_to_sketch(sketch_to_value(made))
-    assert np.array_equal(again.components[1].values, tokens.values)
+    assert np.array_equal(again.components[2].values, triples.values)
 
 
 @pytest.mark.parametrize(
@@ -453,26 +479,32 @@ def test_components_of_a_song(song: np.ndarray) -> None:
     ],
     ids=["nothing", "silence", "constant", "tone", "chord", "noise", "half a second", "under three seconds"],
 )
-def test_what_has_no_information_is_never_looked_up(pcm: np.ndarray) -> None:
+def test_what_has_no_information_says_so_and_no_patch_of_it_is_found(pcm: np.ndarray) -> None:
     made = sketch(pcm)
     assert made.info["low_information"] is True
-    for component in made.components:
-        assert component.searchable is not None
-        assert len(component.searchable) == len(component.values)
-        assert component.searchable.mean() <= 0.05 if len(component.values) else True
+    patch = made.component("sound_patch_v1")
+    assert patch is not None
+    assert patch.searchable is not None
+    assert not patch.searchable.any()
+
+
+@pytest.mark.parametrize("pcm", [np.zeros(220_500, np.int16), tone(20), tone(20) // 2 + tone(20, 660) // 2])
+def test_silence_and_steady_tones_have_no_landmarks(pcm: np.ndarray) -> None:
+    triples = sketch(pcm).component("landmark_triples_v1")
+    assert triples is not None
+    assert len(triples.values) == 0
 
 
 def test_silent_part_of_a_song_is_not_looked_up(song: np.ndarray) -> None:
     made = sketch(np.concatenate((song, np.zeros(30 * SAMPLE_RATE, np.int16))))
-    tokens = made.components[1]
-    assert tokens.searchable is not None
-    assert SILENT_ITEM & 0xFFFFFFF0 in tokens.values
-    assert not tokens.searchable[tokens.values == SILENT_ITEM & 0xFFFFFFF0].any()
-    mel = made.components[2]
-    assert mel.positions is not None
-    assert mel.searchable is not None
-    assert not mel.searchable[mel.positions[:, 0] > 18].any()
-    assert mel.searchable[mel.positions[:, 1] < 14].any()
+    patch, landmarks = made.component("sound_patch_v1"), made.component("landmarks_v1")
+    assert patch is not None
+    assert landmarks is not None
+    assert patch.positions is not None
+    assert patch.searchable is not None
+    assert not patch.searchable[patch.positions[:, 0] > 18].any()
+    assert patch.searchable[patch.positions[:, 1] < 14].any()
+    assert unpack(landmarks.values).time.max() < 16
 
 
 # --- matches
@@ -563,7 +595,10 @@ def test_importing_and_hashing_load_no_torch() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "from fingerprint_dagster.content import Value\n"
         "pcm = Value({'pcm': np.zeros(99999, np.int16)}, {'duration': 9.07})\n"
-        "AudioPlugin().hash(pcm, Value({'logmel': np.zeros((4, 256), np.float32)}))\n"
+        "rows = np.arange(4) * 10\n"
+        "AudioPlugin().hash(pcm, Value({'landmarks': np.arange(9, dtype=np.uint32) << 15, "
+        "'levels': np.zeros(9, np.float32), 'patches': np.zeros((4, 32), np.uint8), 'rows': rows, "
+        "'changing': rows > 0}))\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     root = str(Path(__file__).parents[2])

@@ -14,7 +14,7 @@ from fingerprint_dagster.errors import FingerprintError, UsageError
 from fingerprint_dagster.models import ModelRuntime, ModelSpec, convert, weights
 from fingerprint_dagster.models.descriptor import CopyDescriptor
 from fingerprint_dagster.models.efficientnet_lite import (
-    EFFICIENTNET_LITE0_GEM_V1,
+    EFFICIENTNET_LITE0_GEM_V2,
     EFFICIENTNET_LITE0_GEM_W512_V1,
     WINDOWS,
     Convolution,
@@ -184,7 +184,7 @@ def test_whitening_stays_in_float32_beside_a_trunk_in_bfloat16() -> None:
 
 def test_descriptors_have_length_one_and_tell_pictures_apart() -> None:
     inputs = pictures().numpy()
-    vectors = ModelRuntime("cpu", "fp32").embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
+    vectors = ModelRuntime("cpu", "fp32").embed(EFFICIENTNET_LITE0_GEM_V2, inputs)
     assert vectors.shape == (3, 1280)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -194,8 +194,8 @@ def test_descriptors_have_length_one_and_tell_pictures_apart() -> None:
 
 def test_bfloat16_gives_nearly_the_same_descriptors() -> None:
     inputs = pictures().numpy()
-    exact = ModelRuntime("cpu", "fp32").embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
-    short = ModelRuntime("cpu", "bf16").embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
+    exact = ModelRuntime("cpu", "fp32").embed(EFFICIENTNET_LITE0_GEM_V2, inputs)
+    short = ModelRuntime("cpu", "bf16").embed(EFFICIENTNET_LITE0_GEM_V2, inputs)
     assert ((exact * short).sum(axis=1) > 0.997).all()
 
 
@@ -203,9 +203,9 @@ def test_bfloat16_gives_nearly_the_same_descriptors() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_fp16_on_cuda_gives_nearly_the_same_descriptors() -> None:
     inputs = pictures().numpy()
-    exact = ModelRuntime("cpu", "fp32").embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
+    exact = ModelRuntime("cpu", "fp32").embed(EFFICIENTNET_LITE0_GEM_V2, inputs)
     cuda = ModelRuntime("cuda")
-    short = cuda.embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
+    short = cuda.embed(EFFICIENTNET_LITE0_GEM_V2, inputs)
     assert cuda.describe()["precision"] == "fp16"
     assert ((exact * short).sum(axis=1) > 0.997).all()
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fingerprint_dagster.errors import FingerprintError, UsageError
 from fingerprint_dagster.models import ModelRuntime, ModelSpec
-from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V1
+from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V2
 from fingerprint_dagster.models.runtime import cpu_has_bf16
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
@@ -234,7 +234,7 @@ def test_importing_and_making_a_runtime_does_not_import_torch() -> None:
 def test_the_number_of_threads_does_not_change_the_vectors() -> None:
     inputs = np.random.default_rng(3).integers(0, 256, (21, 3, 224, 224), dtype=np.uint8)
     one, three = (
-        ModelRuntime("cpu", threads=threads, batch_size=4).embed(EFFICIENTNET_LITE0_GEM_V1, inputs)
+        ModelRuntime("cpu", threads=threads, batch_size=4).embed(EFFICIENTNET_LITE0_GEM_V2, inputs)
         for threads in (1, 3)
     )
     assert np.array_equal(one, three)
@@ -242,7 +242,7 @@ def test_the_number_of_threads_does_not_change_the_vectors() -> None:
 
 def test_torch_in_the_rest_of_the_process_keeps_its_threads() -> None:
     before = torch.get_num_threads()
-    ModelRuntime("cpu", threads=2).embed(EFFICIENTNET_LITE0_GEM_V1, np.zeros((3, 3, 224, 224), np.uint8))
+    ModelRuntime("cpu", threads=2).embed(EFFICIENTNET_LITE0_GEM_V2, np.zeros((3, 3, 224, 224), np.uint8))
     assert torch.get_num_threads() == before
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AudioPlugin(ContentTypePlugin):
-    """Sound: Chromaprint for looking up and comparing, log-mel modulation vectors for what it misses."""
+    """Sound: window vectors and landmarks for looking up, Chromaprint and landmarks for comparing."""
 
     name = "audio"
     extensions = frozenset(
@@ -40,9 +40,9 @@ class AudioPlugin(ContentTypePlugin):
     )
     batch_size = 200
     versions: ClassVar[Mapping[str, str]] = {
-        "decode": "audio_mono11025_v1",
-        "embed": "logmel_v1",
-        "hash": "chromaprint_v1",
+        "decode": "audio_mono11025_v2",
+        "embed": "log_spectrum_v1",
+        "hash": "sound_v2",
     }
 
     def sniff(self, head: bytes) -> str | None:
@@ -58,13 +58,13 @@ class AudioPlugin(ContentTypePlugin):
         return decode_audio(path)
 
     def embed(self, decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
-        """One vector for every window of 4 s: arrays {"logmel": float32 [k, 256]}."""
+        """Landmarks, and the signs of one vector for each second: see `sketch.embed_audio`."""
         from fingerprint_dagster.media.audio.sketch import embed_audio
 
         return embed_audio(decoded, models)
 
     def hash(self, decoded: Value, embedded: Value) -> Sketch:
-        """The components chromaprint_v1, chromaprint_tokens_v1 and logmel_v1: see `sketch.sketch_audio`."""
+        """Chromaprint items and tokens, landmarks and triples of them, window vectors: see `sketch.sketch_audio`."""
         from fingerprint_dagster.media.audio.sketch import sketch_audio
 
         return sketch_audio(decoded, embedded)

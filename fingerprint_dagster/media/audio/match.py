@@ -36,6 +36,8 @@ MERGED_GAP = 24  # items (3 s): shorter interruptions of one alignment do not en
 MIN_ITEMS = 16  # informative items of evidence: 4.6 s of sound
 MIN_SHARE = 0.2  # of informative items between the first and the last of them: a few in an hour of rain are no evidence
 MAX_ERROR = 6.0  # mean bit error of a long segment; a short one must be better, see `_allowed_error`
+# The least error that 300 unrelated pairs of tracks gave at any shift, by the number of items.
+CHANCE_ITEMS, CHANCE_BEST = (16, 24, 40, 80, 160), (4.8, 6.5, 8.3, 9.2, 10.5)
 COVERED_SHARE = 0.7  # of both sides of a segment: explained by better segments, it is an echo of them
 MAX_SEGMENTS = 100
 
@@ -62,6 +64,15 @@ class Segment:
     def score(self) -> float:
         """1 for equal bits, 0 for chance."""
         return min(1.0, max(0.0, 1 - self.error / CHANCE_ERROR))
+
+    @property
+    def confidence(self) -> float:
+        """0..1: one less the chance that one of a hundred unrelated references has as good a stretch.
+
+        One in 300 has CHANCE_BEST; with every 1.5 bits below, it is a tenth of that (excerpts of 16 to 80 items).
+        """
+        chance = float(np.interp(self.items, CHANCE_ITEMS, CHANCE_BEST))
+        return 1 - min(1.0, 100 / 300 * 10 ** ((self.error - chance) / 1.5))
 
     @property
     def query_range(self) -> tuple[float, float]:

@@ -189,7 +189,7 @@ def main() -> None:
     from safetensors.numpy import save_file
 
     from fingerprint_dagster.models import ModelRuntime
-    from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V1, model_input
+    from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V2, model_input
 
     cv2.setNumThreads(1)
     paths = [Path(line) for line in Path(sys.argv[1]).read_text().splitlines() if line]
@@ -199,7 +199,7 @@ def main() -> None:
     for rgb, views in seen(paths):
         pairs += [patch_pairs(rgb, view, moved) for view, moved in views]
         inputs = np.stack([model_input(image) for image in (rgb, *(view for view, _ in views))])
-        descriptors.append(models.embed(EFFICIENTNET_LITE0_GEM_V1, inputs))
+        descriptors.append(models.embed(EFFICIENTNET_LITE0_GEM_V2, inputs))
     folder = Path(sys.argv[2])
     whitening, patches = fit_whitening(np.concatenate(descriptors)), fit_local_features(pairs)
     save_file(whitening, folder / WHITENING)

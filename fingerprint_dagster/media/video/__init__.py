@@ -28,7 +28,7 @@ class VideoPlugin(ContentTypePlugin):
     batch_size = 50
     versions: ClassVar[Mapping[str, str]] = {
         "decode": "video_frames_v1",
-        "embed": "efficientnet_lite0_gem_v1",
+        "embed": "efficientnet_lite0_gem_v2",
         "hash": "video_pdq_v1",
     }
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fingerprint_dagster.content import Value
 from fingerprint_dagster.errors import ContentError
+from fingerprint_dagster.media.audio.decode import demuxed
 
 # Every frame is stored at this one size, whatever the size and shape of the video: PDQ's sampling grid depends on the
 # size it is given. Measured on the vPDQ samples: a 240p copy of a 1080p video lies 34 bits away when both are hashed as
@@ -259,7 +260,7 @@ def _packets(container: Any, stream: Any) -> Iterator[tuple[int, float, Any]]:
     """Number, time in seconds and packet of each frame, in decoding order. Raises _FAILURES where reading fails."""
     start, base, tick = _start(stream), stream.time_base, _tick(stream)
     number = 0
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         if not packet.size:
             continue
         if packet.pts is None and packet.dts is None:  # bare elementary streams carry no clock

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PDQ = "pdq_v1"
 PDQ_QUALITY = "pdq_quality_v1"
-EMBEDDING = "efficientnet_lite0_gem_v1"
+EMBEDDING = "efficientnet_lite0_gem_v2"
 
 REPEAT_DISTANCE = 2  # bits: what re-encoding alone changes in a picture that stands still
 _CHUNK = 256  # frames handed to the model at once: 39 MB
@@ -27,12 +27,12 @@ def embed(decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
 
     The frames of all videos fill the model's batches together, so short videos do not leave them half empty.
     """
-    from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V1
+    from fingerprint_dagster.models.efficientnet_lite import EFFICIENTNET_LITE0_GEM_V2
 
     counts = [len(value.arrays["times"]) for value in decoded]
     if not sum(counts):
         return [Value() for _ in decoded]
-    vectors = np.concatenate([models.embed(EFFICIENTNET_LITE0_GEM_V1, inputs) for inputs in _model_inputs(decoded)])
+    vectors = np.concatenate([models.embed(EFFICIENTNET_LITE0_GEM_V2, inputs) for inputs in _model_inputs(decoded)])
     return [Value({"vectors": part}) for part in np.split(vectors, np.cumsum(counts)[:-1])]
 
 
@@ -51,7 +51,7 @@ def _model_inputs(decoded: Sequence[Value]) -> Iterator[NDArray[np.uint8]]:
 
 
 def sketch(decoded: Value, embedded: Value) -> Sketch:
-    """The components `pdq_v1`, `pdq_quality_v1` and `efficientnet_lite0_gem_v1`, one row a frame, with their times.
+    """The components `pdq_v1`, `pdq_quality_v1` and `efficientnet_lite0_gem_v2`, one row a frame, with their times.
 
     A frame's position runs from its time to the next frame's; the last one's to the end of the video. Searchable are
     frames with enough features for PDQ (quality 50 or more) that do not repeat the searchable frame before them.
