@@ -17,8 +17,8 @@ def find_copies(
     """The matches with the `top` references in `store` that the query copies most, best reference first.
 
     References with the same bytes come first (score 1, evidence "sha256", no ranges), then those that `plugin.match`
-    verified, by their best score, ties by content_id; mere suggestions (`details["suggestion"]`) last. A reference of which several parts match has several
-    matches, best first, one after the other.
+    verified, by their best score, ties by content_id; mere suggestions (`details["suggestion"]`) last. A reference of
+    which several parts match has several matches, best first, one after the other.
     include_self: also match the query with itself where it is stored.
     """
     copies = store.get(store.by_digest(query.digest)[: top + 1])

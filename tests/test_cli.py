@@ -150,7 +150,7 @@ def test_the_cache_shows_and_forgets_stages(filled):
 def test_doctor_finds_this_installation_in_order(filled):
     done = fingerprint(filled, "doctor")
     assert done.returncode == 0, done.stdout
-    for expected in ("torch ", "models run on: runtime torch, device", "content type video", "2 text", "1 contents; see"):
+    for expected in ("torch ", "models run on: runtime torch", "content type video", "2 text", "1 contents; see"):
         assert expected in done.stdout
 
 

