@@ -300,6 +300,7 @@ def show(content_id: str) -> None:
     from fingerprint_dagster.catalog import default_content_id
     from fingerprint_dagster.export import describe
     from fingerprint_dagster.index.store import open_store
+    from fingerprint_dagster.media.registry import content_type
     from fingerprint_dagster.sources import to_uri
 
     settings = _settings()
@@ -314,7 +315,8 @@ def show(content_id: str) -> None:
         raise UsageError(
             f"no fingerprint of {content_id!r} in {settings.store_uri}; `fingerprint export` lists them all"
         )
-    click.echo(json.dumps(describe(found[0]), indent=2, ensure_ascii=False))
+    told = content_type(found[0].content.content_type).interchange(found[0])
+    click.echo(json.dumps(describe(found[0]) | {"interchange": told}, indent=2, ensure_ascii=False))
 
 
 @command.command()

@@ -71,3 +71,7 @@ class ContentTypePlugin(ABC):
         Returns every part found to be a copy, best first; an empty list where it is none.
         Equal digests are handled before this is called.
         """
+
+    def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
+        """The fingerprint in the forms that other programs read, by their names. By default there are none."""
+        return {}

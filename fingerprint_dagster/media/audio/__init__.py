@@ -74,3 +74,15 @@ class AudioPlugin(ContentTypePlugin):
         from fingerprint_dagster.media.audio.sketch import match_audio
 
         return match_audio(query, reference)
+
+    def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
+        """`chromaprint`: what fpcalc prints and AcoustID takes; `iscc`: the Audio-Code."""
+        from fingerprint_dagster.media.audio.chromaprint import compress_v1
+        from fingerprint_dagster.media.audio.iscc import iscc_audio_v0
+        from fingerprint_dagster.media.audio.sketch import CHROMAPRINT
+
+        component = fingerprint.component(CHROMAPRINT)
+        if component is None:
+            return {}
+        items = component.values.astype("uint32")
+        return {"chromaprint": compress_v1(items), "iscc": iscc_audio_v0(items)[1]}

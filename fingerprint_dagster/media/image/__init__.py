@@ -121,3 +121,10 @@ class ImagePlugin(ContentTypePlugin):
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
         """See `match.match`."""
         return match.match(query, reference)
+
+    def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
+        """`pdq` and `phash` in hexadecimal, as their reference implementations write them; `iscc`: the Image-Code."""
+        forms = {"pdq": pdq.ALGORITHM, "phash": phash.ALGORITHM}
+        components = {name: fingerprint.component(algorithm) for name, algorithm in forms.items()}
+        told = {name: each.values[0].tobytes().hex() for name, each in components.items() if each is not None}
+        return told | {"iscc": fingerprint.sketch.info["iscc"]}

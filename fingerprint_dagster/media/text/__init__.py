@@ -10,7 +10,7 @@ from fingerprint_dagster.content import Component, Fingerprint, Match, Sketch, V
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.text import decode, match
 from fingerprint_dagster.media.text.boilerplate import BOILERPLATE, boilerplate_v1, is_boilerplate
-from fingerprint_dagster.media.text.iscc import ISCC, text_code_v0
+from fingerprint_dagster.media.text.iscc import ISCC, text_code_v0, text_of_code_v0
 from fingerprint_dagster.media.text.minhash import LSH, MINHASH, lsh_tokens_v2, minhash_v2
 from fingerprint_dagster.media.text.normalize import normalize_v2
 from fingerprint_dagster.media.text.semantic import SEMANTIC, SIGNS, semantic_v1, semantic_version, signs_v1
@@ -98,3 +98,8 @@ class TextPlugin(ContentTypePlugin):
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
         """See `fingerprint_dagster.media.text.match.match`."""
         return match.match(query, reference)
+
+    def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
+        """`iscc`: the Text-Code of 64 bits."""
+        code = fingerprint.component(ISCC)
+        return {} if code is None else {"iscc": text_of_code_v0(code.values)}

@@ -15,3 +15,12 @@ def text_code_v0(text: str) -> npt.NDArray[np.uint8]:
 
     code = iscc_lib.gen_text_code_v0(text, BITS)["iscc"]
     return np.frombuffer(iscc_lib.iscc_decode(code)[-1], np.uint8)
+
+
+def text_of_code_v0(body: npt.NDArray[np.uint8]) -> str:
+    """The Text-Code of 64 bits as people write it (`ISCC:EAA...`): a shorter code begins a longer one's body."""
+    import iscc_lib
+
+    short = body[:8].tobytes()
+    unit: str = iscc_lib.encode_component(iscc_lib.MT.CONTENT, iscc_lib.ST.NONE, iscc_lib.VS.V0, 64, short)
+    return f"ISCC:{unit}"
