@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     image_weights: Path | None = Field(
         default=None, description="Weights file of that network; efficientnet_lite0 brings its own."
     )
+    text_boilerplate: Path | None = Field(
+        default=None, description="Folder of texts (notices, footers) whose passages do not count as copied."
+    )
     ipfs_gateway: Listed = Field(
         default=PUBLIC_GATEWAYS,
         description="HTTP gateways or local nodes for ipfs:// and ipns:// uris, tried in order.",
@@ -102,7 +105,7 @@ class Settings(BaseSettings):
         default=None, description="List file (CSV, JSONL, Parquet) the list sensor watches."
     )
 
-    @field_validator("home", "inbox", "watch_list", "image_weights", mode="after")
+    @field_validator("home", "inbox", "watch_list", "image_weights", "text_boilerplate", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -186,7 +189,7 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """The variables that give a process in another folder the same paths."""
-        names = ("home", "store", "memo", "inbox", "watch_list", "image_weights")
+        names = ("home", "store", "memo", "inbox", "watch_list", "image_weights", "text_boilerplate")
         paths = {name: str(getattr(self, name) or "") for name in names}
         for name in ("allowed_folders", "decoder_folders"):
             paths[name] = ",".join(map(str, getattr(self, name)))

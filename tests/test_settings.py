@@ -37,6 +37,7 @@ VALUES = {
     "denied_hosts": ("203.0.113.0/24", ("203.0.113.0/24",)),
     "allowed_networks": ("10.0.0.0/8,::1", ("10.0.0.0/8", "::1")),
     "allowed_folders": ("/data,/media", (Path("/data"), Path("/media"))),
+    "text_boilerplate": ("/notices", Path("/notices")),
     "sandbox": ("false", False),
     "decoder_folders": ("/models", (Path("/models"),)),
     "downloads_per_host": ("2", 2),

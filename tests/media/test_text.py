@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fingerprint_dagster.codec import decode as decode_value
 from fingerprint_dagster.codec import encode, sketch_to_value, value_to_sketch
 from fingerprint_dagster.content import Content, Fingerprint, Sketch, Value
+from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.index.exact import ExactStore
 from fingerprint_dagster.media.text import TextPlugin, semantic
 from fingerprint_dagster.media.text.match import CONTAINMENT, MIN_DISTINCT, SIMILARITY, confidence_of
@@ -20,6 +21,7 @@ from fingerprint_dagster.media.text.semantic import SEMANTIC, semantic_v1, seman
 from fingerprint_dagster.media.text.winnowing import WINNOWING
 from fingerprint_dagster.media.text.words import WORDS
 from fingerprint_dagster.search import find_copies
+from fingerprint_dagster.settings import get_settings
 
 PLUGIN = TextPlugin()
 SAMPLES = {path.name: path for path in iscc_samples.texts()}
@@ -49,17 +51,18 @@ LANGUAGES = {"de": GERMAN, "ru": RUSSIAN, "ja": JAPANESE, "zh": CHINESE, "ko": K
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in ("lin", "ker", "to", "vas", "mer", "")]
 
 
-def sketch_of(text, embedded=Value()):  # noqa: B008
+def sketch_of(text, embedded=Value(), plugin=PLUGIN):  # noqa: B008
     decoded = Value(
         {"text": np.frombuffer(text.encode(), np.uint8)},
         {"characters": len(text), "encoding": "utf-8", "media": "text/plain"},
     )
     # As it travels between two stages.
-    return value_to_sketch(decode_value(encode(sketch_to_value(PLUGIN.hash(decoded, embedded)))))
+    return value_to_sketch(decode_value(encode(sketch_to_value(plugin.hash(decoded, embedded)))))
 
 
-def fingerprint_of(text, name="q", embedded=Value()):  # noqa: B008
-    return Fingerprint(Content(name, f"file:///{name}", "text"), name, 0, "text/plain", "", sketch_of(text, embedded))
+def fingerprint_of(text, name="q", embedded=Value(), plugin=PLUGIN):  # noqa: B008
+    content = Content(name, f"file:///{name}", "text")
+    return Fingerprint(content, name, 0, "text/plain", "", sketch_of(text, embedded, plugin))
 
 
 def written(rng, count):
@@ -227,6 +230,37 @@ def test_a_licence_by_itself_matches_as_any_text():
     [found] = PLUGIN.match(fingerprint_of(edited(text, rng, 0.05)), fingerprint_of(text))
     assert found.evidence == SIMILARITY
     assert found.score >= 0.85
+
+
+def test_what_a_user_calls_boilerplate_makes_no_copy_either(tmp_path, monkeypatch):
+    rng = random.Random(11)
+    notice = written(rng, 150)
+    one, other = (f"{written(rng, 2000)}\n{notice}" for _ in range(2))
+    assert PLUGIN.match(fingerprint_of(one), fingerprint_of(other))
+    (tmp_path / "notice.txt").write_text(notice, encoding="utf-8")
+    plugin = plugin_with(tmp_path, monkeypatch)
+    assert plugin.match(fingerprint_of(one, plugin=plugin), fingerprint_of(other, plugin=plugin)) == []
+    assert plugin.parameters["hash"] != PLUGIN.parameters["hash"], "what was hashed without it is not reused"
+
+
+def test_a_folder_of_boilerplate_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"text_boilerplate: .* is no folder"):
+        plugin_with(tmp_path / "missing", monkeypatch)
+    (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)
+    with pytest.raises(UsageError, match=r"picture\.txt"):
+        plugin_with(tmp_path, monkeypatch)
+
+
+def plugin_with(folder, monkeypatch):
+    """The content type with `folder` as the user's boilerplate."""
+    monkeypatch.setenv("FINGERPRINT_TEXT_BOILERPLATE", str(folder))
+    get_settings.cache_clear()
+    try:
+        plugin = TextPlugin()
+        assert plugin.parameters["hash"]
+    finally:
+        get_settings.cache_clear()
+    return plugin
 
 
 def test_more_different_words_make_a_match_more_certain():

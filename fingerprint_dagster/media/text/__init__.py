@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fingerprint_dagster.content import Component, Fingerprint, Match, Sketch, Value
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.text import decode, match
-from fingerprint_dagster.media.text.boilerplate import BOILERPLATE, boilerplate_v1, is_boilerplate
+from fingerprint_dagster.media.text.boilerplate import BOILERPLATE, boilerplate_v1, is_boilerplate, with_own
 from fingerprint_dagster.media.text.iscc import ISCC, text_code_v0, text_of_code_v0
 from fingerprint_dagster.media.text.minhash import LSH, MINHASH, lsh_tokens_v2, minhash_v2
 from fingerprint_dagster.media.text.normalize import normalize_v2
 from fingerprint_dagster.media.text.semantic import SEMANTIC, SIGNS, semantic_v1, semantic_version, signs_v1
 from fingerprint_dagster.media.text.simhash import SIMHASH, simhash_v1
 from fingerprint_dagster.media.text.winnowing import WINNOWING, winnow_v1
-from fingerprint_dagster.media.text.words import LONG_WORDS, WORDS, packed_words_v1, shingles_v1, words_v1
+from fingerprint_dagster.media.text.words import LONG_WORDS, WORDS, Numbers, packed_words_v1, shingles_v1, words_v1
 
 if TYPE_CHECKING:
     from fingerprint_dagster.models import ModelRuntime
@@ -37,8 +39,17 @@ class TextPlugin(ContentTypePlugin):
         "hash": "text_passages_v1",
     }
 
-    def __init__(self) -> None:
-        self.parameters = {"embed": {"model": semantic_version()}}
+    @cached_property
+    def _boilerplate(self) -> Numbers:
+        from fingerprint_dagster.settings import get_settings
+
+        return with_own(get_settings().text_boilerplate)
+
+    @cached_property  # not in the constructor: wrong settings must not keep the other content types from loading
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+        """The model of the embed stage, and what text counts as boilerplate in the hash stage."""
+        digest = hashlib.sha256(self._boilerplate.tobytes()).hexdigest()[:16]
+        return {"embed": {"model": semantic_version()}, "hash": {"boilerplate": digest}}
 
     @property
     def has_model(self) -> bool:
@@ -69,7 +80,7 @@ class TextPlugin(ContentTypePlugin):
         shingles = shingles_v1(words)
         signature = minhash_v2(shingles)
         tokens = winnow_v1(shingles)
-        known = is_boilerplate(tokens)
+        known = is_boilerplate(tokens, self._boilerplate)
         boilerplate = boilerplate_v1(shingles, tokens[known])
         packed, long = packed_words_v1(words)
         components = [

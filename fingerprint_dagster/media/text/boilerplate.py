@@ -1,4 +1,4 @@
-"""Text that everybody has: licences and their notices, the preambles of common tools.
+"""Text that everybody has: licences and their notices, the preambles of common tools, and what a user adds to them.
 
 `boilerplate.npy` holds the winnowing tokens of such texts, uint64, ascending, as `benchmarks/text_boilerplate.py` makes
 them. A shared passage of this kind says nothing about where a text comes from, so it does not count as a copied one.
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fingerprint_dagster.media.text.winnowing import WINDOW
-from fingerprint_dagster.media.text.words import SHINGLE_WORDS, Numbers
+from fingerprint_dagster.errors import ContentError, UsageError
+from fingerprint_dagster.media.text import decode
+from fingerprint_dagster.media.text.normalize import normalize_v2
+from fingerprint_dagster.media.text.winnowing import WINDOW, winnow_v1
+from fingerprint_dagster.media.text.words import SHINGLE_WORDS, Numbers, shingles_v1, words_v1
 
 BOILERPLATE = "text_boilerplate_v1"
 
@@ -26,9 +30,27 @@ def boilerplate_tokens() -> Numbers:
         return np.asarray(np.load(file, allow_pickle=False), np.uint64)
 
 
-def is_boilerplate(tokens: Numbers) -> npt.NDArray[np.bool_]:
-    """Which of `tokens` are of texts that everybody has: bool [n]."""
-    known = boilerplate_tokens()
+def with_own(folder: Path | None) -> Numbers:
+    """The shipped tokens and those of the texts in `folder`, in any format that is read: uint64, ascending.
+
+    Raises `UsageError` for a folder that is not there or a file in it that is no text.
+    """
+    if folder is None:
+        return boilerplate_tokens()
+    if not folder.is_dir():
+        raise UsageError(f"text_boilerplate: {folder} is no folder")
+    known = [boilerplate_tokens()]
+    for path in sorted(folder.iterdir()):
+        try:
+            text = decode.text_of(decode.decode(path)) if path.is_file() else ""
+        except ContentError as error:
+            raise UsageError(f"text_boilerplate: {path}: {error.reason}") from None
+        known.append(winnow_v1(shingles_v1(words_v1(normalize_v2(text)))))
+    return np.unique(np.concatenate(known))
+
+
+def is_boilerplate(tokens: Numbers, known: Numbers) -> npt.NDArray[np.bool_]:
+    """Which of `tokens` are among the known ones (uint64, ascending): bool [n]."""
     places = np.minimum(np.searchsorted(known, tokens), len(known) - 1)
     return np.asarray(known[places] == tokens)
 
