@@ -67,7 +67,9 @@ T = TypeVar("T")
 class LanceStore:
     """A `Store` in the folder `path`, made when the first fingerprint is put.
 
-    Safe to share between threads, and usable after a fork. Sees at once what other processes write.
+    Safe to share between threads. Sees at once what other processes write. In a forked child it is opened anew, but
+    LanceDB calls that experimental, and it crashes where the parent had used OpenCV or torch: start a fork server
+    before, or spawn.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -208,23 +208,6 @@ def test_a_store_sees_what_another_one_writes(tmp_path: Path) -> None:
     assert reader.count() == {"image": 2}
 
 
-def test_a_store_works_in_a_forked_child(tmp_path: Path) -> None:
-    store = LanceStore(tmp_path / "s")
-    store.put(corpus(1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LanceDB and Python warn of what is tested here
-        child = multiprocessing.get_context("fork").Process(target=_in_child, args=(store,))
-        child.start()
-    child.join(60)
-    assert child.exitcode == 0
-    assert store.count() == {"image": 41}
-
-
-def _in_child(store: LanceStore) -> None:
-    assert store.keys(["c1"]) == {"c1": "v1"}
-    store.put([fingerprint("from the child")])
-
-
 def test_many_rows_are_indexed_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lance, "UNINDEXED_ROWS", 100)
     store = LanceStore(tmp_path / "s")
