@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fingerprint_dagster.settings import Settings
 
 
-_WIDTH_OF_A_FILE = 160
+_WIDTH_OF_A_FILE = 250
 _QUERIES_AT_ONCE = 64
 
 

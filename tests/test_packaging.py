@@ -153,7 +153,13 @@ def test_the_wheel_holds_one_package_and_nothing_else(wheel: Path, copy: Path) -
     weights = {path.relative_to(copy).as_posix() for path in folder.iterdir()}
     assert {folder.joinpath(name).relative_to(copy).as_posix() for name in ("LICENSE", "NOTICE")} < weights
     layer = {f"fingerprint_dagster/{name}" for name in layer}
-    assert packaged == {*modules, *layer, *weights, "fingerprint_dagster/py.typed"}
+    assert packaged == {
+        *modules,
+        *layer,
+        *weights,
+        "fingerprint_dagster/media/text/boilerplate.npy",
+        "fingerprint_dagster/py.typed",
+    }
     assert "fingerprint_dagster/assets/decode.py" in packaged
 
 
