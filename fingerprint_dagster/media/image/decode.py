@@ -145,7 +145,7 @@ def _decode(file: BinaryIO, head: bytes) -> Value:
         width, height = height, width
     rgb = _to_srgb(upright, _thumbnail_size(width, height), profile)
     info = {"width": width, "height": height, "format": name, "iscc_exact": not scaled}
-    return Value({"rgb": rgb, "iscc_grey": grey32(upright)}, info)
+    return Value({"rgb": rgb, "iscc_grey": grey32(upright, exact=not scaled)}, info)
 
 
 def _check_size(width: int, height: int) -> None:

@@ -71,8 +71,9 @@ def pdq_dihedral_v1(rgb: U8) -> tuple[U8, int]:
     small = np.zeros((4, _SIDE, _SIDE))
     if min(rgb.shape[:2]) >= _MIN_SIDE:
         columns = _columns(rgb.shape[1])
-        for index, picture in enumerate((rgb, rgb[::-1])):
-            rows = _luma_rows(picture)
+        lines = rgb.reshape(rgb.shape[0], -1).astype(np.float64)
+        for index, upside_down in enumerate((False, True)):
+            rows = _luma_rows(lines, upside_down=upside_down)
             small[index], small[index + 2] = rows @ columns, rows[:, ::-1] @ columns
     upright, upside_down, mirrored, both = _dct(small)
     forms = [upright, mirrored.T, both, upside_down.T, upside_down, mirrored, upright.T, both.T]
@@ -119,18 +120,18 @@ def _shrink(frames: U8) -> F64:
     if min(frames.shape[1:3]) >= _MIN_SIDE:
         columns = _columns(frames.shape[2])
         for frame, out in zip(frames, small, strict=True):
-            np.matmul(_luma_rows(frame), columns, out=out)
+            np.matmul(_luma_rows(frame.reshape(frame.shape[0], -1)), columns, out=out)
     return small
 
 
-def _luma_rows(rgb: U8) -> F64:
-    """The luma of a picture, filtered and decimated from top to bottom only: uint8 [h, w, 3] -> float64 [64, w]."""
-    height, width = rgb.shape[:2]
-    flat = rgb.reshape(height, width * 3)
-    rows = np.empty((_SIDE, width * 3))
-    for (first, weights), row in zip(_bands(height), rows, strict=True):
-        np.dot(weights, flat[first : first + len(weights)].astype(np.float64), out=row)
-    red, green, blue = np.moveaxis(rows.reshape(_SIDE, width, 3), 2, 0)
+def _luma_rows(lines: U8 | F64, *, upside_down: bool = False) -> F64:
+    """The luma of a picture, filtered and decimated from top to bottom only: [h, 3 w], RGB -> float64 [64, w]."""
+    rows = np.empty((_SIDE, lines.shape[1]))
+    for (first, weights), row in zip(_bands(len(lines)), rows, strict=True):
+        if upside_down:
+            first, weights = len(lines) - first - len(weights), weights[::-1].copy()
+        np.dot(weights, lines[first : first + len(weights)].astype(np.float64, copy=False), out=row)
+    red, green, blue = np.moveaxis(rows.reshape(_SIDE, -1, 3), 2, 0)
     luma: F64 = 0.299 * red + 0.587 * green + 0.114 * blue
     return luma
 
