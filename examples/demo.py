@@ -160,7 +160,7 @@ def _quote_text(target: Path) -> None:
 def show_fingerprints(frame: pd.DataFrame) -> None:
     """A table of what was fingerprinted: for each content, the rows that each algorithm made of it."""
     table = Table("type", "content", "bytes", box=box.SIMPLE_HEAD)
-    table.add_column("fingerprint", no_wrap=True, overflow="ellipsis")
+    table.add_column("fingerprint", no_wrap=True, overflow="ellipsis", max_width=100)
     for row in frame.sort_values(["content_type", "uri"]).to_dict("records"):
         components = {name: cell for name, cell in row.items() if name not in FACTS and cell is not None}
         described = ", ".join(f"{name} x {len(cell)}" for name, cell in components.items())

@@ -18,6 +18,8 @@ def prepare(db: sqlite3.Connection, schema: str) -> None:
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
+            # Not in files: SQLite chooses their folder once in a process, and a confined one may not write there.
+            db.execute("PRAGMA temp_store = MEMORY")
             db.executescript(schema)
             return
         except sqlite3.OperationalError as error:

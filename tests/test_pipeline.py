@@ -641,3 +641,16 @@ def test_a_closed_pipeline_can_be_used_again(pipeline: Pipeline, write: Any) -> 
 def test_entries_are_plain_data_that_json_can_show(pipeline: Pipeline, write: Any) -> None:
     (entry,) = run(pipeline, write("1"))["hash"].entries
     assert json.loads(json.dumps([entry.key, entry.digest, entry.size, entry.media_type]))
+
+
+def test_many_contents_decoded_in_forked_processes_all_reach_the_memo(tmp_path: Path, memo: Memo) -> None:
+    """SQLite spills into temporary files, whose folder it chose in the parent, where decoders may not write."""
+    contents = []
+    for number in range(400):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(" ".join(f"word{number * place % 977}" for place in range(600)))
+        contents.append(Content(path.stem, path.as_uri(), "text"))
+    memo.contains(["00"])  # SQLite is at work in this process before the workers are forked from it
+    limits = Limits(30.0, 2 * GIB)
+    with Pipeline(Fetcher(tmp_path / "blobs"), memo, ModelRuntime("cpu"), workers=1, limits=limits) as pipeline:
+        assert [each for each in pipeline.fingerprints(contents) if not isinstance(each, Fingerprint)] == []
