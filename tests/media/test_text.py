@@ -344,7 +344,7 @@ def test_without_the_model_texts_have_no_vector(monkeypatch):
     plugin = TextPlugin()
     monkeypatch.setattr("fingerprint_dagster.media.text.semantic_version", lambda: None)
     plugin = TextPlugin()
-    assert plugin.parameters == {"embed": {"model": None}}
+    assert plugin.parameters["embed"] == {"model": None}
     assert plugin.embed([Value(), Value()], None) == [Value(), Value()]
     assert not plugin.has_model
 
