@@ -166,10 +166,13 @@ def test_filter_is_two_box_passes_and_a_decimation(height: int, width: int, seed
     small = luma[np.ix_(rows, columns)]
     basis = np.array([[np.cos(np.pi / 128 * i * (2 * j + 1)) / np.sqrt(32) for j in range(64)] for i in range(1, 17)])
     dct = (basis @ small @ basis.T).ravel()
-    bits = dct > np.sort(dct)[127]
+    median = np.sort(dct)[127]
+    certain = np.abs(dct - median) > 1e-9  # of a picture a few lines high many are equal but for rounding
     gradient = sum(int(abs(int(d * 100 / 255))) for axis in (0, 1) for d in np.diff(small, axis=axis).ravel())
     hash_, quality = pdq_v1(rgb)
-    assert "".join(str(int(b)) for b in bits[::-1]) == "".join(f"{byte:08b}" for byte in hash_)
+    bits = np.unpackbits(hash_)[::-1].astype(bool)
+    np.testing.assert_array_equal(bits[certain], (dct > median)[certain])
+    assert certain.any()
     assert quality == min(100, gradient // 90)
 
 
