@@ -1,6 +1,6 @@
 """How well edited copies of pictures are found, beside PDQ and pHash in the same run.
 
-    python benchmarks/image_match.py FOLDER MANIFEST [--quick] [--cache FOLDER]
+    python benchmarks/image_match.py FOLDER MANIFEST [--quick]
 
 FOLDER holds real pictures; MANIFEST (tab-separated, with the columns path, sha256, kind, package, size, content,
 primary) says what they are. The packages are dealt into three parts: references, distractors, and the rest, which the
@@ -22,7 +22,6 @@ import argparse
 import csv
 import hashlib
 import io
-import pickle
 import tempfile
 import time
 from collections import Counter
@@ -648,7 +647,6 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--quick", action="store_true", help="few queries")
     parser.add_argument("--originals", type=int, help="references that are edited (40)")
-    parser.add_argument("--cache", type=Path, help="keep the edited pictures here for the next run")
     parser.add_argument("--fit-list", action="store_true", help="print the pictures to fit on, and nothing else")
     arguments = parser.parse_args()
     if arguments.fit_list:
@@ -669,7 +667,7 @@ def main() -> None:
                 peer.add(load(picture.path))
         stored = len(references)
         cpu = {stage: ours.cpu[stage] / stored * 1000 for stage in ("decode", "embed", "hash")}
-        queries = list(cached_queries(edited, spare, arguments.cache))
+        queries = [query for number in range(len(edited)) for query in make_queries(edited, spare, number)]
         scores = np.zeros((1 + len(peers), len(queries), stored))
         overlaps: dict[int, float] = {}
         evidence: Counter[str] = Counter()
@@ -704,20 +702,6 @@ def main() -> None:
     print("\nour best scores of wrong pairs")
     for index, number in zip(*np.unravel_index(worst, false.shape), strict=True):
         print(f"{false[index, number]:.3f} {queries[index].name} | {references[number].path.name}")
-
-
-def cached_queries(originals: Sequence[Picture], spare: Sequence[Picture], cache: Path | None) -> Iterator[Query]:
-    """`make_queries`, from files of one original each where they are in the folder."""
-    for number in range(len(originals)):
-        path = cache / f"{number}.pkl" if cache else None
-        if path is not None and path.exists():
-            yield from pickle.loads(path.read_bytes())  # noqa: S301 - our own file
-            continue
-        made = list(make_queries(originals, spare, number))
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(pickle.dumps(made))
-        yield from made
 
 
 if __name__ == "__main__":
