@@ -26,6 +26,7 @@ class ContentTypePlugin(ABC):
     versions: stage -> version, for "decode", "embed" and "hash". Change a version whenever the stage's output
         changes: it is part of the memo key, and what was computed under another version is never reused.
     parameters: stage -> settings of the plugin that change that stage's output; part of the memo key like a version.
+    also_matches: other content types whose fingerprints `match` takes on either side (a video's frames are pictures).
     """
 
     name: ClassVar[str]
@@ -33,6 +34,7 @@ class ContentTypePlugin(ABC):
     batch_size: ClassVar[int]
     versions: ClassVar[Mapping[str, str]]
     parameters: Mapping[str, Mapping[str, Any]] = {}
+    also_matches: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def sniff(self, head: bytes) -> str | None:
@@ -66,7 +68,7 @@ class ContentTypePlugin(ABC):
 
     @abstractmethod
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
-        """Compare two fingerprints of this type that share a candidate component: the verifying stage.
+        """Compare two fingerprints of this type, or one of it with one of `also_matches`: the verifying stage.
 
         Returns every part found to be a copy, best first; an empty list where it is none.
         Equal digests are handled before this is called.

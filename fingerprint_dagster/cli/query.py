@@ -1,0 +1,115 @@
+"""`fingerprint query`: what is this a copy of, where, and how sure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+
+from fingerprint_dagster.cli.group import command
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
+
+if TYPE_CHECKING:
+    from fingerprint_dagster.content import Box, Failure, Match, Range
+
+_QUERIES_AT_ONCE = 64
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="References in an answer at most.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line for each query.")
+def query(files: tuple[str, ...], top: int, as_json: bool) -> None:
+    """Find what FILE... (files, folders, URIs, lists) are copies of."""
+    from fingerprint_dagster.catalog import content_of
+    from fingerprint_dagster.content import Failure
+    from fingerprint_dagster.index.store import open_store
+    from fingerprint_dagster.media.registry import content_type
+    from fingerprint_dagster.pipeline import Pipeline
+    from fingerprint_dagster.search import find_copies
+    from fingerprint_dagster.sources import expand
+
+    settings = current_settings()
+    open_catalog(settings)
+    store = open_store(settings.store_uri)
+    failed = 0
+    with Pipeline.from_settings(settings) as pipeline:
+        listings = (listed for file in files for listed in expand(file, pipeline.fetcher))
+        while chunk := list(islice(listings, _QUERIES_AT_ONCE)):
+            contents = [content_of(listed, pipeline.fetcher) for listed in chunk]
+            answers = iter(pipeline.fingerprints([each for each in contents if not isinstance(each, Failure)]))
+            for content in contents:
+                found = content if isinstance(content, Failure) else next(answers)
+                if isinstance(found, Failure):
+                    failed += 1
+                    _say_failed_query(found, as_json)
+                else:
+                    matches = find_copies(store, content_type(found.content.content_type), found, top)
+                    _say_matches(found.content.uri, matches, as_json)
+    if failed:
+        sys.exit(1)
+
+
+def _say_failed_query(failure: Failure, as_json: bool) -> None:
+    if as_json:
+        error = {"stage": failure.stage, "reason": failure.reason, "retryable": failure.retryable}
+        click.echo(json.dumps({"query": failure.uri, "error": error, "matches": []}, ensure_ascii=False))
+    else:
+        click.echo(f"{short(failure.uri)}: {failure.stage} failed: {failure.reason}", err=True)
+
+
+def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "content_id": match.reference.content_id,
+                "uri": match.reference.uri,
+                "content_type": match.reference.content_type,
+                "score": round(match.score, 6),
+                "confidence": None if match.confidence is None else round(match.confidence, 6),
+                "query_range": _rounded(match.query_range),
+                "reference_range": _rounded(match.reference_range),
+                "query_box": _rounded(match.query_box),
+                "reference_box": _rounded(match.reference_box),
+                "evidence": match.evidence,
+                "details": dict(match.details),
+            }
+            for match in matches
+        ]
+        click.echo(json.dumps({"query": uri, "matches": rows}, ensure_ascii=False))
+        return
+    console = new_console()
+    if not matches:
+        console.print(f"{short(uri)}: no copy found", highlight=False)
+        return
+    table = new_table("score", "sure", "copy of", "where in the query", "where in the reference", "evidence")
+    table.title, table.title_justify = short(uri), "left"
+    for match in matches:
+        table.add_row(
+            f"{match.score:.3f}",
+            "" if match.confidence is None else f"{match.confidence:.3f}",
+            short(match.reference.uri),
+            _where(match.query_range, match.query_box, match.reference.content_type),
+            _where(match.reference_range, match.reference_box, match.reference.content_type),
+            match.evidence,
+        )
+    console.print(table)
+
+
+def _rounded(where: Range | Box | None) -> list[float] | None:
+    return None if where is None else [round(end, 3) for end in where]
+
+
+def _where(span: Range | None, box: Box | None, content_type: str) -> str:
+    places = []
+    if span is not None:
+        unit = "characters {:.0f}-{:.0f}" if content_type == "text" else "{:.1f}-{:.1f} s"
+        places.append(unit.format(*span))
+    if box is not None:
+        left, top, right, bottom = (100 * side for side in box)
+        places.append(f"{left:.0f}-{right:.0f} % across, {top:.0f}-{bottom:.0f} % down")
+    return ", ".join(places) or "all"
