@@ -5,6 +5,9 @@
 Without files: three minutes of made music as MP3, FLAC, M4A, Opus and WAV. Stages and fpcalc take turns, so that what
 else the machine does meets all alike; the figures are the least and the median of the runs, in CPU milliseconds of all
 threads and of the commands that were run. fpcalc decodes and makes the Chromaprint; it stores nothing.
+
+Then the stages work on a file of many hours, each in a process of its own, as in the pipeline: what one hands to the
+next is encoded, written, read and decoded. --runs 0 does only this; --hours 0 leaves it out.
 """
 
 from __future__ import annotations
@@ -47,24 +50,29 @@ TOTAL = "sound file to stored fingerprint"
 MEMORY_PROGRAM = """
 import sys, time
 from pathlib import Path
+from fingerprint_dagster import codec
 from fingerprint_dagster.media.audio import AudioPlugin
-from fingerprint_dagster.models import ModelRuntime
+
+stage, folder, plugin = sys.argv[1], Path(sys.argv[2]), AudioPlugin()
+
+def before(stage):
+    return codec.decode((folder / stage).read_bytes())
 
 def peak():  # of this program alone: getrusage counts what it was forked from
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
-plugin, models, started = AudioPlugin(), ModelRuntime(device="cpu", threads=1), time.process_time()
-decoded = plugin.decode(Path(sys.argv[1]))
-hours = decoded.info["duration"] / 3600
-print(f"{hours:.1f} hours of MP3 ({Path(sys.argv[1]).stat().st_size >> 20} MiB)")
-print(f"  samples that the decode stage hands on {decoded.arrays['pcm'].nbytes / 2**20:8.0f} MiB")
-print(f"  peak after decode                      {peak():8.0f} MiB, {time.process_time() - started:.1f} s CPU")
-embedded = plugin.embed([decoded], models)[0]
-print(f"  peak after embed (with torch)          {peak():8.0f} MiB, {time.process_time() - started:.1f} s CPU")
-sketch = plugin.hash(decoded, embedded)
-size = sum(component.values.nbytes for component in sketch.components)
-print(f"  peak after hash                        {peak():8.0f} MiB, {time.process_time() - started:.1f} s CPU")
-print(f"  values in the fingerprint              {size / 2**20:8.1f} MiB")
+if stage == "decode":
+    value = plugin.decode(folder / "hours.mp3")
+elif stage == "embed":
+    from fingerprint_dagster.models import ModelRuntime
+
+    value = plugin.embed([before("decode")], ModelRuntime(device="cpu", threads=1))[0]
+else:
+    value = codec.sketch_to_value(plugin.hash(before("decode"), before("embed")))
+done = peak()
+size = (folder / stage).write_bytes(codec.encode(value)) / 2**20
+seconds = time.process_time()
+print(f"  {stage:8s}{done:8.0f} MiB{peak():8.0f} MiB with its value ({size:6.1f} MiB) encoded{seconds:8.1f} s CPU")
 """
 
 
@@ -185,20 +193,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = arguments.files
-        if not paths:
+        if not paths and arguments.runs:
             sound = music(SECONDS, 0)
             for file, (codec_name, container) in FORMATS.items():
                 rate = RATE if codec_name == "libopus" else 44100
                 write_music(folder / file, codec_name, container, sound, rate)
             paths = [folder / file for file in FORMATS]
-        print(f"CPU ms: the least and the median of {arguments.runs} runs; models on {models.describe()}")
-        for path in paths:
+        if arguments.runs:
+            print(f"CPU ms: the least and the median of {arguments.runs} runs; models on {models.describe()}")
+        for path in paths if arguments.runs else ():
             report(path, models, arguments.runs, folder)
         if arguments.hours:
             path = folder / "hours.mp3"
             times = round(arguments.hours * 3600 / SECONDS)
             write_music(path, *FORMATS["music.mp3"], music(SECONDS, 1), 44100, times)
-            subprocess.run([sys.executable, "-c", MEMORY_PROGRAM, str(path)], check=True)
+            megabytes = path.stat().st_size >> 20
+            print(f"{times * SECONDS / 3600:.1f} hours of MP3 ({megabytes} MiB): peak memory of each stage's process")
+            sys.stdout.flush()
+            for stage in ("decode", "embed", "hash"):
+                subprocess.run([sys.executable, "-c", MEMORY_PROGRAM, stage, str(folder)], check=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,25 @@
 """How well copies of sound are found, kind of change by kind of change, beside Chromaprint with a fair matcher.
 
     python benchmarks/audio_match.py FOLDER [--manifest TSV] [--references 20] [--fillers 20] [--strangers 10]
-                                     [--kinds TEXT,...] [--cache DIR]
+                                     [--whole 5] [--kinds TEXT,...] [--cache DIR]
 
 FOLDER holds music of any formats. The catalogue is `references` + `fillers` tracks of at least 45 s. From each
 reference 10 s are cut (the 5-s queries are their first half), changed in every way of the table, and searched. So are
 10 s of `strangers`, tracks that are not in the catalogue, changed in the same ways: whatever is found for them is a
-false match. With a manifest (columns path and group) only tracks without near-duplicates take part, and only those it
+false match. Of `whole` references and half as many strangers the first 90 s are a query too: the "whole tracks". With a
+manifest (columns path and group) only tracks without near-duplicates take part, and only those it
 lists.
 
 A hit is the right reference with the best score, above every score that a wrong reference got for any query. The place
 is right where it is not far off: the table gives the error in the middle of the match, median and 95th percentile.
+Music made of loops has the excerpt at many places, equally well: the error is that of the nearest place among all that
+were returned, and in brackets that of the first one returned. A peer returns one place.
+
 Needs the ffmpeg command (with librubberband). Speech and babble are by espeak-ng; without it those kinds are left out.
-The peer is fpcalc's fingerprint, compared with every reference at every shift by its bit errors; without fpcalc it is
-left out. The landmark peers audfprint and Panako are not on the package index.
+Peers: fpcalc's fingerprint, compared with every reference at every shift by its bit errors; and audfprint, as its fork
+on the package index has it (`pip install audfprint2`: MIT), with its own settings for matching (density 20, queries at
+four shifts), only that the table sets the least score. What is not installed is left out. Panako (AGPL, Java) is not on
+the package index.
 """
 
 from __future__ import annotations
@@ -27,8 +33,9 @@ import time
 import wave
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -220,6 +227,10 @@ KINDS: dict[str, tuple[Edit, float]] = {  # and how many seconds of the referenc
 SPOKEN_KINDS = ("babble", "speech", "voice")
 
 
+WHOLE_SECONDS = 90
+LENGTHS = ("10 s", "5 s", "whole tracks")
+
+
 class Query(NamedTuple):
     """kind: the change and the length. track: of which it is an excerpt. start: where there. ratio: its speed."""
 
@@ -231,11 +242,15 @@ class Query(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The best track, its score, and where in it the middle of the query's match lies, less where that should be."""
+    """The best track, its score, and where in it the middle of a match lies, less where that should be.
+
+    late: of the nearest match. first_late: of the first that was returned.
+    """
 
     track: str
     score: float
     late: float
+    first_late: float
 
 
 def tracks(folder: Path, manifest: Path | None) -> list[Path]:
@@ -265,22 +280,31 @@ def decoded(sound: np.ndarray) -> np.ndarray:
     return pcm
 
 
-def queries(path: Path, seconds: float, kinds: Sequence[str], cache: Path | None) -> Iterator[Query]:
-    """All changed excerpts of one track."""
-    random = seeded(path.name)
-    start = float(random.uniform(5, seconds - 5 - CUT_SECONDS - SPARE_SECONDS))
-    cut = read(path, start, CUT_SECONDS + SPARE_SECONDS).astype(np.float64)
+def changed(path: Path, start: float, seconds: float, kind: str, cache: Path | None) -> np.ndarray:
+    """So many seconds of a track, changed, as the decode stage gives them; read from the cache where they are there."""
+    kept = cache / f"{path.name} {kind}{'' if seconds == CUT_SECONDS else f' {seconds:.0f} s'}.npy" if cache else None
+    if kept and kept.exists():
+        known: np.ndarray = np.load(kept)
+        return known
+    cut = read(path, start, seconds + SPARE_SECONDS).astype(np.float64)
+    edit, _ = KINDS[kind]
+    pcm = decoded(edit(cut, seeded(path.name + kind))[: int(seconds * RATE)])
+    if kept:
+        np.save(kept, pcm)
+    return pcm
+
+
+def queries(path: Path, seconds: float, kinds: Sequence[str], whole: bool, cache: Path | None) -> Iterator[Query]:
+    """All changed excerpts of one track, and the changed track."""
+    start = float(seeded(path.name).uniform(5, seconds - 5 - CUT_SECONDS - SPARE_SECONDS))
     for kind in kinds:
-        edit, ratio = KINDS[kind]
-        kept = cache / f"{path.name} {kind}.npy" if cache else None
-        if kept and kept.exists():
-            pcm = np.load(kept)
-        else:
-            pcm = decoded(edit(cut, seeded(path.name + kind))[: CUT_SECONDS * RATE])
-            if kept:
-                np.save(kept, pcm)
+        ratio = KINDS[kind][1]
+        pcm = changed(path, start, CUT_SECONDS, kind, cache)
         yield Query(f"{kind}, 10 s", str(path), start, ratio, pcm)
         yield Query(f"{kind}, 5 s", str(path), start, ratio, pcm[: len(pcm) // 2])
+        if whole:
+            long = changed(path, 0, min(WHOLE_SECONDS, seconds - SPARE_SECONDS), kind, cache)
+            yield Query(f"{kind}, whole tracks", str(path), 0, ratio, long)
 
 
 class Ours:
@@ -304,11 +328,13 @@ class Ours:
         found = find_copies(self.store, self.plugin, self.fingerprint(query.pcm, "query"), 1)
         if not found:
             return None
-        match = found[0]
-        assert match.query_range is not None
-        assert match.reference_range is not None
-        expected = query.start + query.ratio * sum(match.query_range) / 2
-        return Answer(match.reference.content_id, match.score, sum(match.reference_range) / 2 - expected)
+        late = []
+        for match in found:
+            assert match.query_range is not None
+            assert match.reference_range is not None
+            expected = query.start + query.ratio * sum(match.query_range) / 2
+            late.append(sum(match.reference_range) / 2 - expected)
+        return Answer(found[0].reference.content_id, found[0].score, min(late, key=abs), late[0])
 
 
 class Peer:
@@ -348,8 +374,48 @@ class Peer:
             score = 1 - float(errors[shift]) / 16
             if best is None or score > best.score:
                 middle = len(query.pcm) / SAMPLE_RATE / 2
-                best = Answer(track, score, shift * ITEM_SECONDS + middle - query.start - query.ratio * middle)
+                late = shift * ITEM_SECONDS + middle - query.start - query.ratio * middle
+                best = Answer(track, score, late, late)
         return best
+
+
+class Landmarks:
+    """audfprint's hash table. A score is the number of hashes that agree on a place."""
+
+    def __init__(self) -> None:
+        from audfprint2.core.analyzer import Analyzer
+        from audfprint2.core.hash_table import HashTable
+        from audfprint2.core.matcher import Matcher
+
+        self.analyzer, self.table, self.matcher = Analyzer(), HashTable(), Matcher()
+        self.matcher.threshcount = 0
+
+    def hashes(self, pcm: np.ndarray, shifts: int) -> np.ndarray:
+        """int [n, 2]: time in frames and hash, of the sound begun at so many places within a frame."""
+        from audfprint2.core.analyzer import landmarks2hashes
+
+        parts = []
+        for shift in range(shifts):
+            sound = pcm[shift * self.analyzer.n_hop // shifts :] / np.float32(32768)
+            peaks = self.analyzer.find_peaks(sound, SAMPLE_RATE) if len(sound) else []
+            parts.append(np.asarray(landmarks2hashes(self.analyzer.peaks2landmarks(peaks)), np.int32).reshape(-1, 2))
+        found: np.ndarray = np.unique(np.concatenate(parts), axis=0)
+        return found
+
+    def add(self, track: str, pcm: np.ndarray) -> None:
+        """Put a track into the catalogue."""
+        self.table.store(track, self.hashes(pcm, 1).tolist())
+
+    def answer(self, query: Query) -> Answer | None:
+        """What the system says the query is from."""
+        asked = self.hashes(query.pcm, 4)
+        found: Any = self.matcher.match_hashes(self.table, asked) if len(asked) else ()
+        if not len(found):
+            return None
+        track, score, frames = found[0][:3]
+        middle = len(query.pcm) / SAMPLE_RATE / 2
+        late = frames * self.analyzer.n_hop / SAMPLE_RATE + middle - query.start - query.ratio * middle
+        return Answer(str(self.table.names[track]), float(score), late, late)
 
 
 def main() -> None:
@@ -360,6 +426,7 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=20)
     parser.add_argument("--fillers", type=int, default=20)
     parser.add_argument("--strangers", type=int, default=10)
+    parser.add_argument("--whole", type=int, default=5, help="references of which whole tracks are searched too")
     parser.add_argument("--kinds", help="only kinds whose names contain one of these, separated by commas")
     parser.add_argument("--cache", type=Path, help="where changed excerpts are kept for the next time")
     options = parser.parse_args()
@@ -370,11 +437,15 @@ def main() -> None:
     if not spoken():
         print("espeak-ng is not installed: no kinds with speech")
         kinds = [kind for kind in kinds if not any(part in kind for part in SPOKEN_KINDS)]
-    systems: dict[str, Ours | Peer] = {"ours": Ours()}
+    systems: dict[str, Ours | Peer | Landmarks] = {"ours": Ours()}
     if shutil.which("fpcalc"):
         systems["fpcalc"] = Peer()
     else:
         print("fpcalc is not installed (Debian: libchromaprint-tools): no peer")
+    if find_spec("audfprint2"):
+        systems["audfprint"] = Landmarks()
+    else:
+        print("audfprint is not installed (pip install audfprint2): no landmark peer")
 
     references: list[tuple[Path, float]] = []
     strangers: list[tuple[Path, float]] = []
@@ -395,8 +466,14 @@ def main() -> None:
         if count == options.references + options.fillers:
             break
 
-    asked = [query for path, seconds in references for query in queries(path, seconds, kinds, options.cache)]
-    unknown = [query for path, seconds in strangers for query in queries(path, seconds, kinds, options.cache)]
+    asked, unknown = (
+        [
+            query
+            for number, (path, seconds) in enumerate(part)
+            for query in queries(path, seconds, kinds, number < whole, options.cache)
+        ]
+        for part, whole in ((references, options.whole), (strangers, options.whole // 2))
+    )
     print(f"{count} tracks, {len(asked)} queries of {len(references)}, {len(unknown)} of {len(strangers)} others")
     hits: dict[str, dict[str, list[Answer | None]]] = {}
     for name, system in systems.items():
@@ -411,15 +488,17 @@ def main() -> None:
             hits[name].setdefault(query.kind, []).append(answer if right else None)
         cost = (time.process_time() - started) / (len(asked) + len(unknown))
         print(f"{name}: {len(wrong)} wrong answers, the best scores {least:.3f}; {1000 * cost:.0f} ms CPU a query")
-    print(f"{'':42s}" + "".join(f"{name:>8s}  late by 50 %, 95 %" for name in systems))
+    print(f"{'':42s}" + "".join(f"{name:>9s}  late by 50 %, 95 % (first) " for name in systems))
+    order = [query.kind for query in asked]
     for kind in sorted(
-        {query.kind for query in asked}, key=lambda k: (k.endswith(" 5 s"), [q.kind for q in asked].index(k))
+        {query.kind for query in asked}, key=lambda k: (LENGTHS.index(k.rpartition(", ")[2]), order.index(k))
     ):
         cells = []
         for name in systems:
-            found = [abs(answer.late) for answer in hits[name][kind] if answer]
-            middle, most = (np.percentile(found, share) if found else np.nan for share in (50, 95))
-            cells.append(f"{len(found) / len(hits[name][kind]):8.2f}  {middle:8.3f} {most:8.3f} s")
+            found = [(abs(answer.late), abs(answer.first_late)) for answer in hits[name][kind] if answer]
+            middle, most = np.percentile(found, (50, 95), axis=0) if found else np.full((2, 2), np.nan)
+            share = len(found) / len(hits[name][kind])
+            cells.append(f"{share:9.2f}  {middle[0]:6.3f} {most[0]:7.3f} ({most[1]:7.3f}) s")
         print(f"{kind:42s}" + "".join(cells))
 
 

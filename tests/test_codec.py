@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -93,6 +94,21 @@ def test_foreign_bytes_are_refused(data: bytes) -> None:
 def test_safetensors_files_of_others_are_refused(header: bytes) -> None:
     with pytest.raises(ValueError, match="not an encoded value"):
         decode(len(header).to_bytes(8, "little") + header)
+
+
+@given(st.dictionaries(names, arrays, max_size=6), infos)
+def test_the_bytes_are_those_of_the_safetensors_library(
+    given_arrays: dict[str, np.ndarray], info: dict[str, object]
+) -> None:
+    ordered = {name: np.asarray(array, order="C") for name, array in given_arrays.items()}
+    text = json.dumps(info, ensure_ascii=False, separators=(",", ":"))
+    assert encode(Value(given_arrays, info)) == safetensors.numpy.save(ordered, {"info": text})
+
+
+@pytest.mark.parametrize("array", [np.array(["text"]), np.array([1j]), np.array(["2020-01-01"], "datetime64[D]")])
+def test_arrays_that_the_format_does_not_have_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="which safetensors does not have"):
+        encode(Value({"a": array}))
 
 
 def test_bytes_cut_short_are_refused() -> None:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from fingerprint_dagster.content import Content, Fingerprint, Match, Value
 from fingerprint_dagster.media.audio import AudioPlugin
-from fingerprint_dagster.media.audio.alignment import align
+from fingerprint_dagster.media.audio.alignment import (
+    PITCH_DEVIATION,
+    PITCH_TOLERANCE,
+    TIME_DEVIATION,
+    TIME_TOLERANCE,
+    align,
+    closer,
+)
 from fingerprint_dagster.media.audio.chromaprint import SAMPLE_RATE
 from fingerprint_dagster.media.audio.decode import decode_audio
 from fingerprint_dagster.media.audio.landmarks import (
@@ -208,6 +215,18 @@ def test_noise(decibels: float, track: np.ndarray) -> None:
     assert place(found, 5) == pytest.approx(25, abs=0.15)
 
 
+def test_speech_as_loud_as_the_music(track: np.ndarray, soundtrack: np.ndarray) -> None:
+    speech = soundtrack[15 * SAMPLE_RATE : 25 * SAMPLE_RATE].astype(np.float64)
+    for start in (5, 20, 45):
+        music = track[start * SAMPLE_RATE : (start + 10) * SAMPLE_RATE]
+        both = (0.5 * (music + speech * (music.std() / speech.std()))).clip(-32768, 32767).astype(np.int16)
+        found = match(both, track)
+        assert place(found, 5) == pytest.approx(start + 5, abs=0.1)
+        assert found[0].confidence is not None
+        assert found[0].confidence > 0.99
+    assert match(speech.astype(np.int16), track) == []
+
+
 def test_whole_track_at_another_speed_matches_over_all_of_it(track: np.ndarray) -> None:
     found = match(faster(track, 0.95), track)
     here, there = best(found)
@@ -247,6 +266,16 @@ def test_repeated_section_is_found_at_both_places(track: np.ndarray) -> None:
     assert starts == pytest.approx([0, 35], abs=1)
 
 
+@pytest.mark.parametrize("speed", [1.0, 1.06])
+def test_loop_is_found_at_every_place(speed: float) -> None:
+    loop = melody(12, 1)
+    reference = np.concatenate((melody(20, 3), *12 * [loop]))
+    found = match(with_noise(faster(loop, speed), 0), reference)
+    starts = sorted(m.reference_range[0] for m in found if m.reference_range)
+    at = [min(starts, key=lambda start: abs(start - 20 - 12 * n)) for n in range(12)]
+    assert at == pytest.approx([20 + 12 * n for n in range(12)], abs=1.5)
+
+
 def test_excerpt_inside_a_long_sound_is_found_wherever_it_is(track: np.ndarray) -> None:
     long = np.concatenate([melody(60, seed) for seed in range(5, 9)])
     excerpt = faster(track[: 12 * SAMPLE_RATE], 1.07)
@@ -282,8 +311,20 @@ def test_silence_tones_and_noise_do_not_match_music(track: np.ndarray) -> None:
         assert match(track, pcm) == []
 
 
+@pytest.mark.parametrize(
+    ("deviation", "tolerance"), [(TIME_DEVIATION, TIME_TOLERANCE), (PITCH_DEVIATION, PITCH_TOLERANCE)]
+)
+def test_meeting_closely_is_evidence_for_a_copy_and_meeting_anywhere_is_none(
+    deviation: float, tolerance: float
+) -> None:
+    anywhere = np.linspace(-tolerance, tolerance, 100_001)
+    assert np.exp(closer(anywhere, deviation, tolerance)).mean() == pytest.approx(1, abs=0.001)  # a likelihood ratio
+    assert closer(np.zeros(1), deviation, tolerance)[0] > 0.5
+    assert closer(np.array([tolerance]), deviation, tolerance)[0] < -0.5
+
+
 def test_nothing_is_aligned_with_nothing() -> None:
     nothing = Landmarks(np.zeros(0), np.zeros(0), np.zeros(0, bool))
     one = Landmarks(np.arange(3.0), np.zeros(3), np.ones(3, bool))
     for query, reference in ((nothing, nothing), (nothing, one), (one, nothing), (one, one)):
-        assert align(query, reference, np.zeros(0), np.zeros(0)) == []
+        assert align(query, reference, np.zeros(0), np.zeros(0), lambda part, offset: 0.0) == []

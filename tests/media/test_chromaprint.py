@@ -26,7 +26,7 @@ from fingerprint_dagster.media.audio.chromaprint import (
     decompress_v1,
     simhash32_v1,
 )
-from fingerprint_dagster.media.audio.match import align, informative
+from fingerprint_dagster.media.audio.match import agreement, align, informative
 
 VECTORS = Path(os.environ.get("FINGERPRINT_VECTORS") or Path(__file__).parents[2] / "../shared/vectors")
 NEEDS_VECTORS = pytest.mark.skipif(
@@ -230,6 +230,13 @@ def test_repeated_part_is_found_twice() -> None:
     assert sorted(s.reference_start for s in align(part, reference)) == [0, 250]
 
 
+def test_a_loop_in_noise_is_found_at_every_place() -> None:
+    loop = random_items(60, 1)
+    noisy = loop ^ np.bitwise_or.reduce(np.uint32(1) << np.random.default_rng(2).integers(0, 32, (4, 60), np.uint32))
+    found = align(noisy, np.concatenate((random_items(200, 3), *20 * [loop])))
+    assert sorted(s.reference_start for s in found if s.items == 60) == [200 + 60 * n for n in range(20)]
+
+
 def test_cut_in_the_middle_gives_two_segments() -> None:
     whole = random_items(600, 1)
     found = align(np.concatenate((whole[:200], whole[400:])), whole)
@@ -283,3 +290,29 @@ def test_shared_silence_extends_a_match_but_is_no_evidence() -> None:
     (found,) = align(np.concatenate((silence, sound)), np.concatenate((silence, sound)))
     assert found.items == 300
     assert align(np.concatenate((silence, random_items(200, 2))), np.concatenate((silence, sound))) == []
+
+
+@pytest.mark.parametrize("flips", [6, 9, 11])
+def test_far_too_many_errors_for_a_match_still_speak_for_the_right_place(flips: int) -> None:
+    whole = random_items(1500, 1)
+    random = np.random.default_rng(2)
+    wrong = np.array(
+        [np.bitwise_or.reduce(np.uint32(1) << random.permutation(32)[:flips].astype(np.uint32)) for _ in range(60)]
+    )
+    query = whole[700:760] ^ wrong
+    part, useful = (0.0, 59 * ITEM_SECONDS + ITEM_SPAN_SECONDS), np.ones(60, bool)
+    assert agreement(query, useful, whole, part, 700 * ITEM_SECONDS) > 25
+    elsewhere = [agreement(query, useful, whole, part, place * ITEM_SECONDS) for place in range(0, 600, 10)]
+    assert np.mean(elsewhere) < 2
+
+
+def test_what_is_too_short_or_says_nothing_speaks_for_no_place() -> None:
+    whole = random_items(1500, 1)
+    query, useful = whole[700:760], np.ones(60, bool)
+    part = (0.0, 59 * ITEM_SECONDS + ITEM_SPAN_SECONDS)
+    assert agreement(query, useful, whole, (0.0, 3.0), 700 * ITEM_SECONDS) == 0  # too short a part
+    assert agreement(query, ~useful, whole, part, 700 * ITEM_SECONDS) == 0  # silence
+    assert agreement(query, useful, whole[700:790], part, 0.0) == 0  # no other places to compare with
+    assert agreement(query, useful, whole, part, -5.0) == 0  # before the reference begins
+    assert agreement(query, useful, whole, part, 1e4) == 0  # after it has ended
+    assert agreement(query[:0], useful[:0], whole, part, 0.0) == 0

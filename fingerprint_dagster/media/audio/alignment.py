@@ -4,14 +4,16 @@ Landmarks of a copy lie where those of the original are, on an axis that is stre
 each pair of a query landmark and a reference landmark votes for a place at each of 11 speeds and 21 pitches; what gets
 most votes is looked at closely: speed, place and pitch are fitted to the landmarks that fall together, and each query
 landmark then speaks for the alignment, or against it, by the logarithm of how much likelier it is to meet one of the
-reference in a copy than by chance. The stretch with the greatest sum is the match, its sum (in nats) the evidence.
+reference so closely in a copy than by chance. The stretch with the greatest sum is the match, its sum (in nats) the
+evidence. Where it is not quite enough, another feature of the sound may add to it.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,11 +33,16 @@ FINE_PITCH = 0.2
 
 TIME_TOLERANCE = 0.04  # seconds between two landmarks that fall together
 PITCH_TOLERANCE = 0.22  # semitones
-MET_IN_COPY = 0.35  # share of the landmarks of a bad copy that meet one of the original
-# Of 4,320 pairs of 10 s (changed in 36 ways) and a track they are not from, 1 % gave more than 19 nats, 0.1 % more than
-# 28, the best 34: with each CHANCE_DECAY beyond CHANCE_EVIDENCE the share falls by a factor e.
-LEAST_EVIDENCE = 44.0
-CHANCE_EVIDENCE, CHANCE_DECAY = 4.0, 3.6
+MET_IN_GOOD_COPY = 0.35  # share of the landmarks that meet one of the original, by which places are voted for
+MET_IN_COPY = 0.2  # in the worst copy that is still found: half of its landmarks are those of the noise
+# How far apart landmarks that meet in a copy are: normal, but for a part that is anywhere within the tolerance.
+TIME_DEVIATION, PITCH_DEVIATION, ASTRAY = 0.014, 0.09, 0.15
+# Of 20,000 pairs of 5 or 10 s (changed in 36 ways) and a track they are not from, 1 % gave more than 22 nats, 0.1 %
+# more than 30, the best 41: with each CHANCE_DECAY beyond CHANCE_EVIDENCE the share falls by a factor e.
+LEAST_EVIDENCE = 45.0
+CHANCE_EVIDENCE, CHANCE_DECAY = 4.0, 3.9
+MOST_ADDED = 25.0  # nats that another feature adds at most: landmarks alone must give the rest
+UNCHANGED_SPEED, UNCHANGED_PITCH = 0.005, 0.15  # off by less, the sound is compared as if at the same speed and pitch
 CANDIDATES = 100  # that one query is compared with
 
 
@@ -43,9 +50,15 @@ CANDIDATES = 100  # that one query is compared with
 # unrelated sounds give lies below, and of 504 true pairs the lowest that led to an alignment had 3.1 and 3.4.
 CHANGED_VOTES, UNCHANGED_VOTES = 3.3, 3.0
 _PLACES = 3  # looked at closely, of each kind of vote
+MOST_REPEATS = 40  # of one part of the query in one reference: loops of game music come 20 times
+SAME_PLACE_SECONDS = 0.5
 _EXTENSION_SECONDS = 10.0
 COVERED_SHARE = 0.7  # of both sides of an alignment: explained by better ones, it is an echo of them
 MAX_ALIGNMENTS = 100
+
+
+# Nats of further evidence for a range of the query and an offset in the reference, at the same speed and pitch.
+Agreement = Callable[[tuple[float, float], float], float]
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ def vote_changed(query: _Side, q: np.ndarray, reference: _Side, most: int) -> li
     half = (float(query.time[q[-1]] - query.time[q[0]]) / 2) * SPEEDS[-1] + 4 * TIME_BOX
     expected = np.bincount(reference.step[r], minlength=600).astype(np.float64)
     smooth = np.convolve(expected, np.ones(2 * box), "same") * (2 * TIME_BOX / reference.seconds)
-    weight_of_step = np.clip(np.log(MET_IN_COPY / np.maximum(1 - np.exp(-smooth), 1e-3)), 0, 4)
+    weight_of_step = np.clip(np.log(MET_IN_GOOD_COPY / np.maximum(1 - np.exp(-smooth), 1e-3)), 0, 4)
     weight = weight_of_step[reference.step[r]][other]
     rows = (reference.step[r][other] - query.step[q][one] + reach) // box
     row_count = 2 * reach // box + 1
@@ -158,17 +171,20 @@ def vote_changed(query: _Side, q: np.ndarray, reference: _Side, most: int) -> li
     return kept
 
 
-def vote_unchanged(query: _Side, q: np.ndarray, reference: _Side, most: int) -> list[tuple[float, float, float, float]]:
-    """The same for all landmarks q, at the speed and pitch of the reference."""
+def vote_at(
+    query: _Side, q: np.ndarray, reference: _Side, most: int, speed: float = 1.0, pitch: float = 0.0
+) -> list[tuple[float, float, float, float]]:
+    """The same for all landmarks q, at one speed and pitch."""
     order = np.argsort(reference.step, kind="stable")
     reach = int(FINE_PITCH / PITCH_UNIT)
-    one, other = _pairs(query.step[q], reference.step[order], reach)
+    step = query.step[q] - round(pitch / PITCH_UNIT)
+    one, other = _pairs(step, reference.step[order], reach)
     if not len(one):
         return []
-    chance = reference.chance(query.step[q], FINE_PITCH, FINE_TIME_BOX)
-    weight = np.clip(np.log(MET_IN_COPY / chance), 0, 4)
-    start = float(reference.time[0] - query.time[q[-1]]) - FINE_TIME_BOX
-    cell = ((reference.time[order][other] - query.time[q][one] - start) / FINE_TIME_BOX).astype(np.int64)
+    chance = reference.chance(step, FINE_PITCH, FINE_TIME_BOX)
+    weight = np.clip(np.log(MET_IN_GOOD_COPY / chance), 0, 4)
+    start = float(reference.time[0] - speed * query.time[q[-1]]) - FINE_TIME_BOX
+    cell = ((reference.time[order][other] - speed * query.time[q][one] - start) / FINE_TIME_BOX).astype(np.int64)
     votes = np.bincount(cell, weights=weight[one])
     votes = np.append(votes, 0.0)[:-1] + np.append(votes, 0.0)[1:]
     kept: list[tuple[float, float, float, float]] = []
@@ -176,7 +192,7 @@ def vote_unchanged(query: _Side, q: np.ndarray, reference: _Side, most: int) -> 
         best = int(votes.argmax())
         if votes[best] < UNCHANGED_VOTES * math.sqrt(len(q)):
             break
-        kept.append((float(votes[best]), 1.0, start + (best + 1) * FINE_TIME_BOX, 0.0))
+        kept.append((float(votes[best]), speed, start + (best + 1) * FINE_TIME_BOX, pitch))
         votes[max(0, best - 14) : best + 15] = 0
     return kept
 
@@ -252,11 +268,14 @@ def stretch(
     q = q[inside]
     if not len(q):
         return None
-    met, _ = _meetings(query, q, reference, speed, offset, pitch, TIME_TOLERANCE, PITCH_TOLERANCE)
+    met, other = _meetings(query, q, reference, speed, offset, pitch, TIME_TOLERANCE, PITCH_TOLERANCE)
+    late = reference.time[other] - (speed * query.time[met] + offset)
+    high = (reference.step[other] - query.step[met]) * PITCH_UNIT + pitch
     chance = reference.chance(query.step[q] - pitch / PITCH_UNIT, PITCH_TOLERANCE, TIME_TOLERANCE)
     likely = np.maximum(MET_IN_COPY, chance)
     is_met = np.isin(q, met, assume_unique=True)
     speaks = np.where(is_met, np.log(likely / chance), np.log((1 - likely) / (1 - chance + 1e-9)))
+    speaks[is_met] += closer(late, TIME_DEVIATION, TIME_TOLERANCE) + closer(high, PITCH_DEVIATION, PITCH_TOLERANCE)
     total = np.cumsum(speaks)
     lowest = np.minimum.accumulate(np.concatenate(([0.0], total[:-1])))
     end = int((total - lowest).argmax())
@@ -266,11 +285,26 @@ def stretch(
     return Alignment((float(query.time[q[start]]), float(query.time[q[end]])), speed, offset, pitch, share, evidence)
 
 
-def align(query: Landmarks, reference: Landmarks, times: np.ndarray, likeness: np.ndarray) -> list[Alignment]:
+def closer(away: np.ndarray, deviation: float, tolerance: float) -> np.ndarray:
+    """Logarithm of how much likelier than by chance two landmarks that meet in a copy are so far apart; float64 [n]."""
+    inside = math.erf(tolerance / deviation / math.sqrt(2))
+    height = 2 * tolerance / (deviation * math.sqrt(2 * math.pi) * inside)
+    result: np.ndarray = np.log(ASTRAY + (1 - ASTRAY) * height * np.exp(-0.5 * (away / deviation) ** 2))
+    return result
+
+
+def align(
+    query: Landmarks,
+    reference: Landmarks,
+    times: np.ndarray,
+    likeness: np.ndarray,
+    agreement: Agreement,
+) -> list[Alignment]:
     """Every part of the query that is also in the reference, at any speed and pitch; most evidence first.
 
     times, likeness: float64 [k] each: how much the sound around these seconds of the query is like some place of the
-    reference. Of a long query the likest parts are looked at.
+    reference. Of a long query the likest parts are looked at. agreement: asked where landmarks give nearly enough
+    evidence.
     """
     if min(len(query.time), len(reference.time)) < 3:
         return []
@@ -280,13 +314,51 @@ def align(query: Landmarks, reference: Landmarks, times: np.ndarray, likeness: n
         if _covered(float(query.time[q[0]]), float(query.time[q[-1]]), found):
             continue
         strong = q[query.strong[q]]
-        places = vote_unchanged(one, q, other, _PLACES) + vote_changed(one, strong, other, _PLACES)
-        for _, *place in places:
-            fitted = fit(one, q, other, *place)
-            best = stretch(one, q, other, *fitted) if fitted else None
-            if best is not None and best.evidence >= LEAST_EVIDENCE:
-                found.append(_extended(one, best, other))
+        here = []
+        for _, *place in vote_at(one, q, other, _PLACES) + vote_changed(one, strong, other, _PLACES):
+            best = _aligned(one, q, other, agreement, *place)
+            if best is not None:
+                here.append(best)
+        if here:
+            here += _repeats(one, q, other, here, agreement)
+        found += [_extended(one, best, other) for best in here]
     return without_echoes(found)[:MAX_ALIGNMENTS]
+
+
+def _aligned(
+    query: _Side, q: np.ndarray, reference: _Side, agreement: Agreement, speed: float, offset: float, pitch: float
+) -> Alignment | None:
+    """The alignment at or near a place, where the evidence is enough."""
+    fitted = fit(query, q, reference, speed, offset, pitch)
+    best = stretch(query, q, reference, *fitted) if fitted else None
+    if best is not None and LEAST_EVIDENCE - MOST_ADDED <= best.evidence < LEAST_EVIDENCE:
+        best = _with_agreement(best, (float(query.time[q[0]]), float(query.time[q[-1]])), agreement)
+    return best if best is not None and best.evidence >= LEAST_EVIDENCE else None
+
+
+def _repeats(
+    query: _Side, q: np.ndarray, reference: _Side, known: list[Alignment], agreement: Agreement
+) -> list[Alignment]:
+    """All other places of the reference that have this part of the query, at the speed and pitch of the best known."""
+    best = max(known, key=lambda each: each.evidence)
+    middle = float(query.time[q[0]] + query.time[q[-1]]) / 2
+    places = [each.speed * middle + each.offset for each in known]
+    found = []
+    for _, *place in vote_at(query, q, reference, MOST_REPEATS, best.speed, best.pitch):
+        if all(abs(place[0] * middle + place[1] - other) > SAME_PLACE_SECONDS for other in places):
+            repeat = _aligned(query, q, reference, agreement, *place)
+            if repeat is None:
+                break
+            found.append(repeat)
+    return found
+
+
+def _with_agreement(found: Alignment, part: tuple[float, float], agreement: Agreement) -> Alignment:
+    """The alignment with what another feature of the part says about it."""
+    if abs(found.speed - 1) >= UNCHANGED_SPEED or abs(found.pitch) >= UNCHANGED_PITCH:
+        return found
+    offset = found.offset + (found.speed - 1) * sum(part) / 2
+    return replace(found, evidence=found.evidence + min(MOST_ADDED, agreement(part, offset)))
 
 
 def without_echoes(found: list[Alignment]) -> list[Alignment]:

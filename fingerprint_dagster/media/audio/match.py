@@ -20,6 +20,7 @@ bit errors of the 32 of an item, of which two random items differ in 16:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,10 @@ MIN_SHARE = 0.2  # of informative items between the first and the last of them: 
 MAX_ERROR = 6.0  # mean bit error of a long segment; a short one must be better, see `_allowed_error`
 # The least error that 300 unrelated pairs of tracks gave at any shift, by the number of items.
 CHANCE_ITEMS, CHANCE_BEST = (16, 24, 40, 80, 160), (4.8, 6.5, 8.3, 9.2, 10.5)
+MIN_AGREEING_ITEMS = 8  # of a part: 3.5 s of sound
+MIN_OTHER_SHIFTS = 100  # of the reference (12 s), with which one is compared
+LEAST_DEVIATION = 0.3  # bits, of the error at all shifts: less is a sound that hardly changes
+MOST_COMPARED = 256  # items of a segment, when its repeats are looked for
 COVERED_SHARE = 0.7  # of both sides of a segment: explained by better segments, it is an echo of them
 MAX_SEGMENTS = 100
 
@@ -103,8 +108,12 @@ def align(query: np.ndarray, reference: np.ndarray) -> list[Segment]:
     """
     useful = informative(query), informative(reference)
     found: list[Segment] = []
-    for shift in _shifts(query, reference, *useful):
+    shifts = _shifts(query, reference, *useful)
+    for shift in shifts:
         found += _segments_at(shift, query, reference, *useful)
+    for shift in _repeats(max(found, key=lambda s: s.evidence), query, reference, useful[0]) if found else ():
+        if shift not in shifts:
+            found += _segments_at(shift, query, reference, *useful)
     found.sort(key=lambda s: (-s.evidence, s.query_start, s.reference_start))
 
     kept: list[Segment] = []
@@ -116,6 +125,53 @@ def align(query: np.ndarray, reference: np.ndarray) -> list[Segment]:
             q[:] = r[:] = True
             kept.append(segment)
     return kept[:MAX_SEGMENTS]
+
+
+def agreement(
+    query: np.ndarray, useful: np.ndarray, reference: np.ndarray, part: tuple[float, float], offset: float
+) -> float:
+    """How much the items (uint32 [m] and [k]) of a part of the query speak for an offset in the reference, in nats.
+
+    useful: which items of the query are informative. part: seconds. What is far too bad to be found by itself, a
+    quarter of the bits wrong, is still a lot better than what the same items give at all other offsets: the result is
+    half the square of by how many standard deviations. 0 where there is too little to say.
+    """
+    first, end = math.ceil(part[0] / ITEM_SECONDS), int((part[1] - ITEM_SPAN_SECONDS) / ITEM_SECONDS) + 2
+    asked = np.flatnonzero(useful[first:end])
+    count = len(reference) - (end - first) + 1
+    here = first + round(offset / ITEM_SECONDS)
+    if len(asked) < MIN_AGREEING_ITEMS or count < MIN_OTHER_SHIFTS or not 0 <= here < count:
+        return 0.0
+    mean = _mean_errors(query, reference, first, asked, count)
+    best = float(mean[max(here - 1, 0) : here + 2].min())
+    deviations = (float(mean.mean()) - best) / max(float(mean.std()), LEAST_DEVIATION)
+    return max(0.0, deviations) ** 2 / 2
+
+
+def _mean_errors(query: np.ndarray, reference: np.ndarray, first: int, asked: np.ndarray, count: int) -> np.ndarray:
+    """The mean bit error of the query items first + asked at the first `count` places of the reference."""
+    errors = np.zeros(count, np.int64)
+    for item in asked.tolist():
+        errors += np.bitwise_count(reference[item : item + count] ^ query[first + item])
+    mean: np.ndarray = errors / len(asked)
+    return mean
+
+
+def _repeats(best: Segment, query: np.ndarray, reference: np.ndarray, useful: np.ndarray) -> list[int]:
+    """The shifts at which the reference has the stretch of a segment, its own and others, those of least error first.
+
+    In noise a loop that comes back twenty times has too few votes at most of its places.
+    """
+    first, count = best.query_start, len(reference) - best.items + 1
+    asked = np.flatnonzero(useful[first : first + best.items])
+    if count < 2 or not len(asked):
+        return []
+    asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), MOST_COMPARED)).round().astype(np.int64)]
+    error = _mean_errors(query, reference, first, asked, count)
+    around = np.pad(error, 1, constant_values=CHANCE_ERROR)
+    places = np.flatnonzero((error <= around[:-2]) & (error <= around[2:]) & (error <= _allowed_error(best.items) + 1))
+    places = places[np.argsort(error[places], kind="stable")[:MAX_SEGMENTS]]
+    return [int(place) - first for place in places]
 
 
 def _shifts(

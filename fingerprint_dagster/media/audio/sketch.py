@@ -22,7 +22,7 @@ from fingerprint_dagster.media.audio.landmarks import (
     triples_v1,
     unpack,
 )
-from fingerprint_dagster.media.audio.match import Segment, align, informative
+from fingerprint_dagster.media.audio.match import Segment, agreement, align, informative
 from fingerprint_dagster.media.audio.windows import (
     COLUMNS,
     ROWS,
@@ -184,7 +184,14 @@ def _alignments(query: Fingerprint, reference: Fingerprint) -> list[alignment.Al
     one, other = query.component(LANDMARKS), reference.component(LANDMARKS)
     if one is None or other is None:
         return []
-    return alignment.align(unpack(one.values), unpack(other.values), *_likeness(query, reference))
+    items, there = query.component(CHROMAPRINT), reference.component(CHROMAPRINT)
+
+    def agree(part: tuple[float, float], offset: float) -> float:
+        if items is None or there is None:
+            return 0.0
+        return agreement(items.values, informative(items.values), there.values, part, offset)
+
+    return alignment.align(unpack(one.values), unpack(other.values), *_likeness(query, reference), agree)
 
 
 def _likeness(query: Fingerprint, reference: Fingerprint) -> tuple[np.ndarray, np.ndarray]:
