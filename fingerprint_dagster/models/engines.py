@@ -119,7 +119,7 @@ def graph_size(count: int) -> int:
 
 def load_onnxruntime(spec: ModelSpec, inputs: NDArray[Any]) -> Model:
     """The model in ONNX Runtime, in float32 on the CPU. inputs: what the model is for; its length does not matter."""
-    onnxruntime = _extra("onnxruntime", "onnxruntime")
+    onnxruntime = optional("onnxruntime", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
@@ -135,7 +135,7 @@ def load_onnxruntime(spec: ModelSpec, inputs: NDArray[Any]) -> Model:
 
 def load_openvino(spec: ModelSpec, inputs: NDArray[Any], precision: str, threads: int) -> Model:
     """The model in OpenVINO on the CPU, for `threads` callers at once, each on one core."""
-    openvino = _extra("openvino", "openvino")
+    openvino = optional("openvino", "openvino")
     compiled = openvino.Core().compile_model(
         exported(spec, inputs, "openvino"),
         "CPU",
@@ -172,7 +172,7 @@ def exported(spec: ModelSpec, inputs: NDArray[Any], extra: str) -> str:
         handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
         os.close(handle)
         try:
-            _extra("onnxscript", extra)
+            optional("onnxscript", extra)
             export_onnx(spec, inputs, Path(unfinished))
             Path(unfinished).replace(path)
         finally:
@@ -195,7 +195,7 @@ def export_onnx(spec: ModelSpec, inputs: NDArray[Any], path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def _extra(module: str, extra: str) -> ModuleType:
+def optional(module: str, extra: str) -> ModuleType:
     """The module of an optional package, or a `UsageError` that names the extra it comes with."""
     try:
         return importlib.import_module(module)

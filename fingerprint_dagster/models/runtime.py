@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +102,8 @@ class ModelRuntime:
     @classmethod
     def of(cls, settings: Settings) -> ModelRuntime:
         """The runtime that the settings name."""
+        if settings.cuda_visible_devices is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = settings.cuda_visible_devices  # CUDA reads it when it is first used.
         return cls(settings.device, settings.precision, settings.batch_size, settings.worker_count, settings.runtime)
 
     def embed(self, spec: ModelSpec, inputs: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,0 +1,2 @@
+-- Beside Dagster's own database, which the image makes.
+CREATE DATABASE fingerprints;
