@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fingerprint_dagster.errors import ContentError, FingerprintError, UsageError
     from fingerprint_dagster.media.plugin import ContentTypePlugin
     from fingerprint_dagster.pipeline import Pipeline
+    from fingerprint_dagster.service import FingerprintResult, FingerprintService, SearchResult
     from fingerprint_dagster.settings import Settings, get_settings
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "ContentTypePlugin",
     "Fingerprint",
     "FingerprintError",
+    "FingerprintResult",
+    "FingerprintService",
     "Match",
     "Pipeline",
+    "SearchResult",
     "Settings",
     "UsageError",
     "get_settings",
@@ -37,8 +41,11 @@ _MODULE_OF = {
     "ContentTypePlugin": "media.plugin",
     "Fingerprint": "content",
     "FingerprintError": "errors",
+    "FingerprintResult": "service",
+    "FingerprintService": "service",
     "Match": "content",
     "Pipeline": "pipeline",
+    "SearchResult": "service",
     "Settings": "settings",
     "UsageError": "errors",
     "get_settings": "settings",

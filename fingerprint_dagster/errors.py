@@ -23,11 +23,13 @@ class ContentError(FingerprintError):
         return self.reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _content_error, (self.reason, self.retryable)
+        return _content_error, (self.reason, self.retryable, self.stage)
 
 
-def _content_error(reason: str, retryable: bool) -> ContentError:
-    return ContentError(reason, retryable=retryable)
+def _content_error(reason: str, retryable: bool, stage: str | None) -> ContentError:
+    error = ContentError(reason, retryable=retryable)
+    error.stage = stage
+    return error
 
 
 class UsageError(FingerprintError):

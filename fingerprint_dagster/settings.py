@@ -1,14 +1,27 @@
-"""The one settings object: environment variables `FINGERPRINT_*`, or Python assignment, validated either way."""
+"""The one settings object: environment variables, the file `.env`, or Python assignment, validated whichever way.
+
+Each setting is read from `FINGERPRINT_<NAME>`, or from another name of it in `OTHER_NAMES`. Where several say
+something, the first of these holds: `FINGERPRINT_<NAME>` in the environment, then in `.env` of the current folder, the
+other names in the environment, then in `.env`. In Python, this module stands for the settings of the process:
+
+    from fingerprint_dagster import settings
+
+    settings.max_workers = 8
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.sources.fetcher import PUBLIC_GATEWAYS
@@ -16,6 +29,19 @@ from fingerprint_dagster.sources.guard import Guard, check_patterns
 from fingerprint_dagster.sources.uri import SCHEMES
 
 GIB = 1 << 30
+SERVICE_TIMEOUT_SECONDS = 30.0
+PREFIX = "FINGERPRINT_"
+ENV_FILE = ".env"
+OTHER_NAMES = {
+    "FINGERPRINT_MAX_WORKERS": "workers",
+    "FINGERPRINT_CACHE_TTL": "cache_ttl_seconds",
+    "MAX_WORKERS": "workers",
+    "BATCH_SIZE": "batch_size",
+    "TIMEOUT_SECONDS": "timeout_seconds",
+    "CACHE_TTL": "cache_ttl_seconds",
+    "CUDA_VISIBLE_DEVICES": "cuda_visible_devices",
+}
+"""Variables that also set a setting, and its name."""
 
 Listed = Annotated[tuple[str, ...], NoDecode]
 """Several texts; in an environment variable separated by commas."""
@@ -32,11 +58,39 @@ def _default_home() -> Path:
     return user_data_path("fingerprint_dagster", appauthor=False)
 
 
+def _variables() -> dict[str, str]:
+    """The variables of `.env`, and over them those of the environment, without the empty ones."""
+    from dotenv import dotenv_values
+
+    found = {**dotenv_values(ENV_FILE, encoding="utf-8"), **os.environ}
+    return {name: value for name, value in found.items() if value}
+
+
+class _OtherNames(PydanticBaseSettingsSource):
+    """The settings that are given under one of `OTHER_NAMES`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Of one setting: what was given, its name, and that it is text as it stands."""
+        names = [other for other, name in OTHER_NAMES.items() if name == field_name]
+        return next((self._found[other] for other in names if other in self._found), None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The settings that are given so."""
+        self._found = _variables()
+        values = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
 class Settings(BaseSettings):
     """Every setting, with its environment variable `FINGERPRINT_<NAME>`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FINGERPRINT_", env_ignore_empty=True, validate_assignment=True, extra="ignore"
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        validate_assignment=True,
+        extra="ignore",
     )
 
     home: Path = Field(default_factory=_default_home, description="The folder that holds all state.")
@@ -49,7 +103,11 @@ class Settings(BaseSettings):
     blobs_max_bytes: int = Field(default=20 * GIB, gt=0, description="Size cap of the downloaded files.")
     workers: int = Field(default=0, ge=0, description="Processes or threads in one step; 0 means one a core.")
     runs: int = Field(default=0, ge=0, description="Batches at once; 0 means half the cores, from 2 to 8.")
-    timeout_seconds: float = Field(default=60.0, gt=0, description="Time limit of fetching or decoding one content.")
+    timeout_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Time limit of fetching, and of decoding, one content; not set, 30 for an answer of the service.",
+    )
     decode_memory_bytes: int = Field(default=8 * GIB, ge=GIB, description="Memory that one decoding process may take.")
     sandbox: bool = Field(
         default=True, description="Confine decoding processes: no network, no programs, hardly any writing."
@@ -59,6 +117,9 @@ class Settings(BaseSettings):
     )
     max_content_bytes: int = Field(default=8 * GIB, gt=0, description="Larger contents are refused.")
     device: str = Field(default="auto", description="Where models run: auto, cpu, cuda, or cuda:<n>.")
+    cuda_visible_devices: str | None = Field(
+        default=None, description="The GPUs that CUDA shows to this process, by number; empty means all."
+    )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="Arithmetic of the models; auto is FP16 on CUDA, bf16 on CPUs that have it."
     )
@@ -98,14 +159,52 @@ class Settings(BaseSettings):
     proxy: str = Field(
         default="", description="HTTP proxy of all downloads, http://host:port; those of the environment are not used."
     )
+    cache_ttl_seconds: float = Field(
+        default=3600.0, gt=0, description="Answers that the service holds in memory live this long."
+    )
+    cache_max_bytes: int = Field(
+        default=256 << 20, gt=0, description="Size cap of the answers that the service holds in memory."
+    )
+    cache_fresh_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="For so long the service gives an answer without asking the web server whether it has changed.",
+    )
+    max_in_flight: int = Field(default=64, gt=0, description="Contents that the service works on at once.")
+    batch_wait_ms: float = Field(
+        default=5.0,
+        ge=0,
+        description="How long a model call of the service waits for more inputs, while some are coming.",
+    )
+    journal_sync_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="How often the service's journal is synced to the disk; 0 means before every answer.",
+    )
+    api_keys: Listed = Field(default=(), description="Keys of the HTTP API; without one it answers this machine alone.")
+    max_upload_bytes: int = Field(default=256 << 20, gt=0, description="Larger requests of the HTTP API are refused.")
+    max_uploads_in_memory: int = Field(default=8, gt=0, description="Uploads that the HTTP API reads at once.")
+    max_batch_items: int = Field(default=10_000, gt=0, description="Items of one batch of the HTTP API.")
+    max_waiting: int = Field(default=4096, gt=0, description="Requests of the HTTP API at once; more are told to wait.")
+    drain_seconds: float = Field(
+        default=60.0, gt=0, description="How long the HTTP API, told to stop, may take to finish what it was asked."
+    )
     inbox: Path | None = Field(
         default=None, description="Folder the inbox sensor watches; empty means `inbox` in the home."
     )
     watch_list: Path | None = Field(
         default=None, description="List file (CSV, JSONL, Parquet) the list sensor watches."
     )
+    watched: Listed = Field(
+        default=(),
+        description="Contents that nothing else may copy, by folder, file, uri prefix, or column=value of a list.",
+    )
+    watch_webhook: str = Field(default="", description="Address that matches with protected contents are posted to.")
+    watch_file: Path | None = Field(
+        default=None, description="File of JSON lines that matches with protected contents are written to."
+    )
 
-    @field_validator("home", "inbox", "watch_list", "image_weights", "text_boilerplate", mode="after")
+    @field_validator("home", "inbox", "watch_list", "watch_file", "image_weights", "text_boilerplate", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -123,6 +222,8 @@ class Settings(BaseSettings):
         "allowed_networks",
         "allowed_folders",
         "decoder_folders",
+        "watched",
+        "api_keys",
         mode="before",
     )
     @classmethod
@@ -167,6 +268,16 @@ class Settings(BaseSettings):
         return tuple(folder.expanduser().absolute() for folder in value)
 
     @property
+    def service_timeout_seconds(self) -> float:
+        """The time limit of an answer of the service: `timeout_seconds` where that was set, else 30."""
+        return self.timeout_seconds if "timeout_seconds" in self.model_fields_set else SERVICE_TIMEOUT_SECONDS
+
+    @field_validator("watched", mode="after")
+    @classmethod
+    def _absolute_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(text if "=" in text or "://" in text else str(Path(text).absolute()) for text in value)
+
+    @property
     def guard(self) -> Guard:
         """What may be fetched, and from where."""
         return Guard(
@@ -187,13 +298,38 @@ class Settings(BaseSettings):
         """The memo's address."""
         return self.memo or str(self.home / "memo")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, the first that says something first."""
+        return init_settings, env_settings, dotenv_settings, _OtherNames(settings_cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__("workers" if name == "max_workers" else name, value)
+
+    @property
+    def max_workers(self) -> int:
+        """Another name of `workers`; reads as `worker_count`."""
+        return self.worker_count
+
     def environment(self) -> dict[str, str]:
-        """The variables that give a process in another folder the same paths."""
-        names = ("home", "store", "memo", "inbox", "watch_list", "image_weights", "text_boilerplate")
+        """The variables that give a process in another folder the same settings.
+
+        The paths, made absolute, and all that was set in Python or in `.env`.
+        """
+        given = {name: value for name, value in _as_text(self).items() if name in self.model_fields_set}
+        elsewhere = {name: value for name, value in given.items() if not os.environ.get(f"{PREFIX}{name.upper()}")}
+        names = ("home", "store", "memo", "inbox", "watch_list", "watch_file", "image_weights", "text_boilerplate")
         paths = {name: str(getattr(self, name) or "") for name in names}
-        for name in ("allowed_folders", "decoder_folders"):
+        for name in ("allowed_folders", "decoder_folders", "watched"):
             paths[name] = ",".join(map(str, getattr(self, name)))
-        return {f"FINGERPRINT_{name.upper()}": value for name, value in paths.items() if value}
+        return {f"{PREFIX}{name.upper()}": value for name, value in {**elsewhere, **paths}.items() if value}
 
     @property
     def worker_count(self) -> int:
@@ -206,6 +342,18 @@ class Settings(BaseSettings):
         return self.runs or min(8, max(2, available_cores() // 2))  # Each takes about a gigabyte of memory.
 
 
+def _as_text(settings: Settings) -> dict[str, str]:
+    """Every setting as its variable would say it; None as the empty text."""
+    texts = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, tuple):
+            texts[name] = ",".join(map(str, value))
+        else:
+            texts[name] = "" if value is None else str(value)
+    return texts
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read once from the environment.
@@ -216,5 +364,30 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"])
-        raise UsageError(f"FINGERPRINT_{name.upper()}={first['input']!r}: {first['msg']}") from None
+        variable = _variable("_".join(str(part) for part in first["loc"]), _variables())
+        raise UsageError(f"{variable}={first['input']!r}: {first['msg']}") from None
+
+
+def _variable(name: str, found: Mapping[str, str]) -> str:
+    """The variable that a setting was read from."""
+    proper = f"{PREFIX}{name.upper()}"
+    names = [proper, *(other for other, setting in OTHER_NAMES.items() if setting == name)]
+    return next((each for each in names if each in found), proper)
+
+
+class _Module(ModuleType):
+    """This module, whose attributes with the names of settings are the settings of the process."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Settings.model_fields or name == "max_workers":
+            return getattr(get_settings(), name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}, and there is no such setting")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Settings.model_fields or name == "max_workers":
+            setattr(get_settings(), name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Module

@@ -1,17 +1,21 @@
 """The settings: from the environment or by assignment, checked either way."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from fingerprint_dagster.errors import UsageError
-from fingerprint_dagster.settings import Settings, available_cores, get_settings
+from fingerprint_dagster.settings import OTHER_NAMES, Settings, available_cores, get_settings
 
 
 @pytest.fixture(autouse=True)
-def fresh(home: Path) -> None:
-    """No settings of the process that runs the tests, but for the home."""
+def fresh(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the process that runs the tests, but for the home; a folder without a `.env`."""
+    monkeypatch.chdir(tmp_path)
+    for name in OTHER_NAMES:
+        monkeypatch.delenv(name, raising=False)
 
 
 VALUES = {
@@ -43,6 +47,22 @@ VALUES = {
     "downloads_per_host": ("2", 2),
     "requests_per_second": ("0.5", 0.5),
     "proxy": ("http://proxy:3128", "http://proxy:3128"),
+    "cuda_visible_devices": ("0,1", "0,1"),
+    "cache_ttl_seconds": ("60", 60.0),
+    "cache_max_bytes": ("1000", 1000),
+    "cache_fresh_seconds": ("5", 5.0),
+    "max_in_flight": ("8", 8),
+    "batch_wait_ms": ("2.5", 2.5),
+    "journal_sync_seconds": ("0", 0.0),
+    "watched": ("/mine,owner=me", ("/mine", "owner=me")),
+    "watch_file": ("/found.jsonl", Path("/found.jsonl")),
+    "watch_webhook": ("https://example.org/hook", "https://example.org/hook"),
+    "drain_seconds": ("5", 5.0),
+    "max_waiting": ("8", 8),
+    "max_upload_bytes": ("1000", 1000),
+    "api_keys": ("one,two", ("one", "two")),
+    "max_batch_items": ("100", 100),
+    "max_uploads_in_memory": ("2", 2),
     "inbox": ("/in", Path("/in")),
     "watch_list": ("/list.csv", Path("/list.csv")),
 }
@@ -90,6 +110,10 @@ WRONG = [
     ("downloads_per_host", "0"),
     ("proxy", "proxy:3128"),
     ("runtime", "tensorrt"),
+    ("cache_ttl_seconds", "0"),
+    ("cache_max_bytes", "-1"),
+    ("max_in_flight", "0"),
+    ("journal_sync_seconds", "-1"),
 ]
 
 
@@ -175,3 +199,88 @@ def test_paths_are_the_same_from_any_folder(home, tmp_path, monkeypatch):
         "FINGERPRINT_STORE": str(tmp_path / "fingerprints"),
         "FINGERPRINT_MEMO": "memory://",
     }
+
+
+# ---------------------------------------------------------------------- other names, `.env`, and the module
+
+
+OTHER = [
+    ("MAX_WORKERS", "3", "workers", 3),
+    ("FINGERPRINT_MAX_WORKERS", "3", "workers", 3),
+    ("BATCH_SIZE", "16", "batch_size", 16),
+    ("TIMEOUT_SECONDS", "12.5", "timeout_seconds", 12.5),
+    ("CACHE_TTL", "60", "cache_ttl_seconds", 60.0),
+    ("FINGERPRINT_CACHE_TTL", "60", "cache_ttl_seconds", 60.0),
+    ("CUDA_VISIBLE_DEVICES", "1", "cuda_visible_devices", "1"),
+]
+
+
+def test_every_other_name_is_tested_here() -> None:
+    assert {variable: name for variable, _, name, _ in OTHER} == OTHER_NAMES
+
+
+@pytest.mark.parametrize(("variable", "text", "name", "value"), OTHER)
+def test_some_settings_have_another_name(
+    variable: str, text: str, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, text)
+    assert getattr(get_settings(), name) == value
+
+
+def test_the_proper_name_comes_before_the_other_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_WORKERS", "3")
+    monkeypatch.setenv("FINGERPRINT_WORKERS", "5")
+    assert get_settings().workers == 5
+
+
+@pytest.mark.parametrize("text", ["many", "0"])
+def test_an_error_names_the_variable_that_was_set(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SIZE", text)
+    with pytest.raises(UsageError, match=f"^BATCH_SIZE='{text}': .+"):
+        get_settings()
+
+
+def test_settings_are_read_from_the_file_env_of_the_current_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / ".env").write_text("FINGERPRINT_RUNS=3\nMAX_WORKERS=7\nFINGERPRINT_BATCH_SIZE=4\nOTHER=1\n")
+    monkeypatch.setenv("FINGERPRINT_RUNS", "2")
+    settings = get_settings()
+    assert (settings.runs, settings.workers, settings.batch_size) == (2, 7, 4)
+
+
+def test_a_wrong_value_in_the_file_env_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TIMEOUT_SECONDS=soon\n")
+    with pytest.raises(UsageError, match=r"^TIMEOUT_SECONDS='soon': .+"):
+        get_settings()
+
+
+def test_what_is_set_in_python_or_in_the_file_env_is_handed_to_other_processes(
+    home: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / ".env").write_text("FINGERPRINT_SANDBOX=false\nMAX_WORKERS=7\n")
+    settings = get_settings()
+    settings.allowed_hosts = ("a.example", "b.example")
+    settings.timeout_seconds = 12.5
+    handed = settings.environment()
+    for name, value in handed.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".env").unlink()
+    assert Settings() == settings
+    assert handed["FINGERPRINT_HOME"] == str(home)
+
+
+def test_the_module_stands_for_the_settings_of_the_process() -> None:
+    from fingerprint_dagster import settings
+
+    settings.max_workers = 8
+    settings.timeout_seconds = 5.0
+    assert (settings.max_workers, get_settings().workers, get_settings().timeout_seconds) == (8, 8, 5.0)
+    with pytest.raises(ValidationError, match="workers"):
+        settings.max_workers = -1
+    with pytest.raises(AttributeError, match="no such setting"):
+        _ = settings.no_such_thing
+
+
+def test_an_answer_of_the_service_has_30_seconds_unless_something_else_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings().timeout_seconds, Settings().service_timeout_seconds) == (60.0, 30.0)
+    monkeypatch.setenv("TIMEOUT_SECONDS", "60")
+    assert Settings().service_timeout_seconds == 60.0
