@@ -122,11 +122,13 @@ class Match:
     """A verified copy: `reference` contains what the query contains.
 
     score: 0..1, similarity by the algorithm named in `evidence`; 1 is the same.
+    strength: how much evidence that is, in the algorithm's own unit (features that agree, different words in common):
+        what chance is measured by. None where it is the score.
     query_range, reference_range: where on both sides (seconds or characters); None means the whole content.
     query_box, reference_box: where in the picture on both sides (left, top, right, bottom as fractions of its sides);
         None means all of it.
-    confidence: 0..1, how sure it is that this is a copy, by the algorithm's measured share of false matches; None
-        where none was measured.
+    confidence: 0..1, how sure it is that this is a copy, by how often unrelated contents reach that strength (see
+        `fingerprint_dagster.calibration`); None where that was not measured. `search.verify` sets it.
     details: what else the algorithm found out, as plain JSON data (`{"mirrored": True}`, `{"speed": 1.05}`).
     """
 
@@ -138,6 +140,7 @@ class Match:
     query_box: Box | None = None
     reference_box: Box | None = None
     confidence: float | None = None
+    strength: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
 
 if TYPE_CHECKING:
-    from fingerprint_dagster.content import Box, Failure, Match, Range
+    from fingerprint_dagster.content import Box, Content, Failure, Match, Range
 
 _QUERIES_AT_ONCE = 64
 
@@ -22,11 +22,22 @@ _QUERIES_AT_ONCE = 64
 @command.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="References in an answer at most.")
+@click.option(
+    "--false-positives",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="RATE",
+    help="Leave out matches with evidence that more than this share of unrelated pairs give; see `calibrate`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line for each query.")
-def query(files: tuple[str, ...], top: int, as_json: bool) -> None:
-    """Find what FILE... (files, folders, URIs, lists) are copies of."""
+def query(files: tuple[str, ...], top: int, false_positives: float | None, as_json: bool) -> None:
+    """Find what FILE... (files, folders, URIs, lists) are copies of.
+
+    Pairs that were marked as different (`fingerprint review`) are left out.
+    """
+    from fingerprint_dagster import calibration
     from fingerprint_dagster.catalog import content_of
     from fingerprint_dagster.content import Failure
+    from fingerprint_dagster.duplicates.decisions import Decisions
     from fingerprint_dagster.index.store import open_store
     from fingerprint_dagster.media.registry import content_type
     from fingerprint_dagster.pipeline import Pipeline
@@ -36,6 +47,7 @@ def query(files: tuple[str, ...], top: int, as_json: bool) -> None:
     settings = current_settings()
     open_catalog(settings)
     store = open_store(settings.store_uri)
+    noise, decisions = calibration.load(settings.home), Decisions(settings.home)
     failed = 0
     with Pipeline.from_settings(settings) as pipeline:
         listings = (listed for file in files for listed in expand(file, pipeline.fetcher))
@@ -48,8 +60,16 @@ def query(files: tuple[str, ...], top: int, as_json: bool) -> None:
                     failed += 1
                     _say_failed_query(found, as_json)
                 else:
-                    matches = find_copies(store, content_type(found.content.content_type), found, top)
-                    _say_matches(found.content.uri, matches, as_json)
+                    matches = find_copies(
+                        store,
+                        content_type(found.content.content_type),
+                        found,
+                        top,
+                        calibration=noise,
+                        false_positives=false_positives,
+                        decisions=decisions,
+                    )
+                    _say_matches(found.content, matches, as_json)
     if failed:
         sys.exit(1)
 
@@ -62,7 +82,7 @@ def _say_failed_query(failure: Failure, as_json: bool) -> None:
         click.echo(f"{short(failure.uri)}: {failure.stage} failed: {failure.reason}", err=True)
 
 
-def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
+def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> None:
     if as_json:
         rows = [
             {
@@ -76,24 +96,26 @@ def _say_matches(uri: str, matches: Sequence[Match], as_json: bool) -> None:
                 "query_box": _rounded(match.query_box),
                 "reference_box": _rounded(match.reference_box),
                 "evidence": match.evidence,
+                "strength": round(match.score if match.strength is None else match.strength, 6),
                 "details": dict(match.details),
             }
             for match in matches
         ]
-        click.echo(json.dumps({"query": uri, "matches": rows}, ensure_ascii=False))
+        line = {"query": asked.uri, "content_type": asked.content_type, "matches": rows}
+        click.echo(json.dumps(line, ensure_ascii=False))
         return
     console = new_console()
     if not matches:
-        console.print(f"{short(uri)}: no copy found", highlight=False)
+        console.print(f"{short(asked.uri)}: no copy found", highlight=False)
         return
     table = new_table("score", "sure", "copy of", "where in the query", "where in the reference", "evidence")
-    table.title, table.title_justify = short(uri), "left"
+    table.title, table.title_justify = short(asked.uri), "left"
     for match in matches:
         table.add_row(
             f"{match.score:.3f}",
             "" if match.confidence is None else f"{match.confidence:.3f}",
             short(match.reference.uri),
-            _where(match.query_range, match.query_box, match.reference.content_type),
+            _where(match.query_range, match.query_box, asked.content_type),
             _where(match.reference_range, match.reference_box, match.reference.content_type),
             match.evidence,
         )

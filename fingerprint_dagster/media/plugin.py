@@ -27,6 +27,7 @@ class ContentTypePlugin(ABC):
         changes: it is part of the memo key, and what was computed under another version is never reused.
     parameters: stage -> settings of the plugin that change that stage's output; part of the memo key like a version.
     also_matches: other content types whose fingerprints `match` takes on either side (a video's frames are pictures).
+    thresholds: evidence -> the least strength (see `Match`) that `match` takes for a copy; 0 where none is told.
     """
 
     name: ClassVar[str]
@@ -35,6 +36,7 @@ class ContentTypePlugin(ABC):
     versions: ClassVar[Mapping[str, str]]
     parameters: Mapping[str, Mapping[str, Any]] = {}
     also_matches: ClassVar[frozenset[str]] = frozenset()
+    thresholds: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
     def sniff(self, head: bytes) -> str | None:
@@ -73,6 +75,17 @@ class ContentTypePlugin(ABC):
         Returns every part found to be a copy, best first; an empty list where it is none.
         Equal digests are handled before this is called.
         """
+
+    def strengths(self, query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+        """Evidence -> how much of it these two give, also where that is too little for a match: calibration needs it.
+
+        By default, what `match` accepts; then nothing can be told of what lies beyond the noise that was measured.
+        """
+        found: dict[str, float] = {}
+        for match in self.match(query, reference):
+            strength = match.score if match.strength is None else match.strength
+            found[match.evidence] = max(strength, found.get(match.evidence, 0.0))
+        return found
 
     def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
         """The fingerprint in the forms that other programs read, by their names. By default there are none."""

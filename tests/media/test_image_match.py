@@ -120,8 +120,8 @@ def check(found: list[Match], query_box: Box, reference_box: Box, least: float =
     (match,) = found
     assert match.evidence == FEATURES
     assert 0 < match.score < 1
-    assert match.confidence is not None
-    assert 0.9 < match.confidence <= 1
+    assert match.strength is not None
+    assert match.strength >= PLUGIN.thresholds[FEATURES]
     assert iou(match.query_box, query_box) > least, match.query_box
     assert iou(match.reference_box, reference_box) > least, match.reference_box
     return match

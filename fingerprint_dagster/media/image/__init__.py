@@ -45,6 +45,11 @@ class ImagePlugin(ContentTypePlugin):
         "hash": "+".join(m.ALGORITHM for m in (pdq, local_features, phash, iscc)),
     }
 
+    thresholds: ClassVar[Mapping[str, float]] = {
+        pdq.ALGORITHM: 1 - pdq.MAX_DISTANCE / 256,
+        local_features.ALGORITHM: match.MIN_SUPPORT,
+    }
+
     @cached_property
     def _model(self) -> ImageModel:
         from fingerprint_dagster.models.backbones import image_model
@@ -121,6 +126,10 @@ class ImagePlugin(ContentTypePlugin):
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
         """See `match.match`."""
         return match.match(query, reference)
+
+    def strengths(self, query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+        """See `match.strengths`."""
+        return match.strengths(query, reference)
 
     def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
         """`pdq` and `phash` in hexadecimal, as their reference implementations write them; `iscc`: the Image-Code."""

@@ -11,7 +11,6 @@ Points are in units of the longer side of their picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,22 +118,26 @@ def _agreeing(
 
 def pairs(query: LocalFeatures, reference: LocalFeatures) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The numbers of the paired features in both, the clearest pair first."""
-    import cv2
-
-    nothing = np.zeros(0, np.int64)
     if len(query) < 2 or len(reference) < 2:
+        nothing = np.zeros(0, np.int64)
         return nothing, nothing
-
-    def nearest_of(bits: NDArray[np.uint8], others: NDArray[np.uint8], number: int) -> tuple[Any, Any]:
-        return cv2.batchDistance(bits, others, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=number)
-
-    distance, nearest = nearest_of(query.bits, reference.bits, 2)
-    back = nearest_of(reference.bits, query.bits, 1)[1][:, 0]
-    ratio = distance[:, 0] / np.maximum(distance[:, 1], 1)
-    mutual = back[nearest[:, 0]] == np.arange(len(query))
-    good = np.flatnonzero(mutual & (ratio < _RATIO) & (distance[:, 0] <= _FARTHEST))
+    distance = _distances(query.bits, reference.bits)
+    nearest = distance.argmin(axis=1)
+    first, second = np.partition(distance, 1, axis=1)[:, :2].T.astype(np.float32)
+    mutual = distance.argmin(axis=0)[nearest] == np.arange(len(query))
+    ratio = first / np.maximum(second, 1)
+    good = np.flatnonzero(mutual & (ratio < _RATIO) & (first <= _FARTHEST))
     good = good[np.argsort(ratio[good], kind="stable")]
-    return good, nearest[good, 0].astype(np.int64)
+    return good, nearest[good]
+
+
+def _distances(query: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The bits, of 256, in which each of the one differs from each of the other: [n, 32] and [m, 32] to [n, m]."""
+    here, there = (np.ascontiguousarray(side).view(np.uint64).T for side in (query, reference))
+    distance = np.zeros((len(query), len(reference)), np.uint16)
+    for ours, theirs in zip(here, there, strict=True):
+        distance += np.bitwise_count(ours[:, None] ^ theirs)
+    return distance
 
 
 def boxes(matrix: F64, query_shape: Shape, reference_shape: Shape) -> tuple[Box, Box] | None:

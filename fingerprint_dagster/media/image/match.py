@@ -15,8 +15,8 @@ from fingerprint_dagster.media.image.pdq import MAX_DISTANCE, MIN_QUALITY
 # have a cosine above 0.51.
 MAX_DISTANCE_ALIKE = 88
 MIN_COSINE = 0.7
-# Three false matches in as many pairs are possible at 95 % where none was seen; a query has up to 100 candidates.
-_CONFIDENCE_OF_NONE_SEEN = 1 - 100 * 3 / 305_804
+# Of 253,454 such pairs about 110 have local features with a support of 5 or more, 11 of 8, three of 10, one (two
+# portraits in front of black) of 11.6 and none of 12.
 MIN_SUPPORT = 12.0
 # A picture with fewer features than this is not looked up by their words.
 MIN_FEATURES = 12
@@ -33,7 +33,7 @@ def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     both_detailed = min(_quality(query), _quality(reference)) >= MIN_QUALITY
     distance = hash_distance(query, reference) if both_detailed else None
     if distance is not None and distance <= MAX_DISTANCE:
-        return [Match(reference.content, 1 - distance / 256, PDQ, confidence=_CONFIDENCE_OF_NONE_SEEN)]
+        return [Match(reference.content, 1 - distance / 256, PDQ)]
     found = by_features(query, reference)
     if found is not None:
         return [found]
@@ -41,17 +41,29 @@ def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     alike = distance is not None and distance <= MAX_DISTANCE_ALIKE
     model, similarity = cosine(query, reference) if alike else ("", 0.0)
     if similarity >= MIN_COSINE:
-        return [Match(reference.content, similarity, model, confidence=_CONFIDENCE_OF_NONE_SEEN)]
+        return [Match(reference.content, similarity, model)]
     return []
 
 
-def by_features(query: Fingerprint, reference: Fingerprint) -> Match | None:
-    """The match that local features prove, or None."""
+def strengths(query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+    """What each evidence of `match` has to say of two pictures, copies or not: see `ContentTypePlugin.strengths`."""
+    both_detailed = min(_quality(query), _quality(reference)) >= MIN_QUALITY
+    distance = hash_distance(query, reference) if both_detailed else None
+    found = {} if distance is None else {PDQ: 1 - distance / 256}
+    if distance is not None and distance <= MAX_DISTANCE_ALIKE:
+        model, similarity = cosine(query, reference)
+        found |= {model: similarity} if model else {}
+    features = by_features(query, reference, least=0.0)
+    return found if features is None or features.strength is None else found | {features.evidence: features.strength}
+
+
+def by_features(query: Fingerprint, reference: Fingerprint, least: float = MIN_SUPPORT) -> Match | None:
+    """The match that local features prove with a support of at least that, its strength; otherwise None."""
     ours, theirs = query.component(local_features.ALGORITHM), reference.component(local_features.ALGORITHM)
     if ours is None or theirs is None:
         return None
     here, there = local_features.unpack(ours.values), local_features.unpack(theirs.values)
-    found = geometry.align(here, there, MIN_SUPPORT)
+    found = geometry.align(here, there, least)
     if found is None:
         return None
     where = geometry.boxes(found.matrix, _shape(query), _shape(reference))
@@ -62,20 +74,11 @@ def by_features(query: Fingerprint, reference: Fingerprint) -> Match | None:
         reference.content,
         found.support / (found.support + 6),
         local_features.ALGORITHM,
-        confidence=1 - false_share(found.support),
+        strength=found.support,
         query_box=query_box,
         reference_box=reference_box,
         details={"inliers": found.inliers, "mirrored": found.mirrored},
     )
-
-
-def false_share(support: float) -> float:
-    """The share of queries, 0..1, of whose 100 candidates one has this support or more without being a copy.
-
-    Of 253,454 pairs of unrelated pictures about 110 have a support of 5 or more, 11 of 8, three of 10, one (two
-    portraits in front of black) of 11.6 and none of 12; this curve lies on them or above.
-    """
-    return min(1.0, 100 * 0.0155 * float(np.exp(-0.7 * support)))
 
 
 def hash_distance(query: Fingerprint, reference: Fingerprint) -> int | None:

@@ -39,6 +39,13 @@ class TextPlugin(ContentTypePlugin):
         "hash": "text_passages_v1",
     }
 
+    thresholds: ClassVar[Mapping[str, float]] = {
+        match.SIMILARITY: match.MIN_DISTINCT,
+        match.CONTAINMENT: match.MIN_DISTINCT,
+        MINHASH: match.MIN_JACCARD,
+        SEMANTIC: match.MIN_COSINE,
+    }
+
     @cached_property
     def _boilerplate(self) -> Numbers:
         from fingerprint_dagster.settings import get_settings
@@ -109,6 +116,10 @@ class TextPlugin(ContentTypePlugin):
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
         """See `fingerprint_dagster.media.text.match.match`."""
         return match.match(query, reference)
+
+    def strengths(self, query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+        """See `fingerprint_dagster.media.text.match.strengths`."""
+        return match.strengths(query, reference)
 
     def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
         """`iscc`: the Text-Code of 64 bits."""

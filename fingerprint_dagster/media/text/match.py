@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -55,8 +54,8 @@ def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     passage is a match (`CONTAINMENT`). Texts that cannot be aligned well, because they are very short or repeat the
     same few words, are compared by their MinHash signatures.
 
-    confidence grows with the different words in common, see `confidence_of`. details: `words` that are the same,
-    `passages` of a match of whole texts. With {"suggestion": True} (`SEMANTIC`) nothing more is known than that the
+    strength is the number of different words in common. details: `words` that are the same, `passages` of a match of
+    whole texts. With {"suggestion": True} (`SEMANTIC`) nothing more is known than that the
     texts begin alike in meaning.
     """
     ours, theirs = query.component(WORDS), reference.component(WORDS)
@@ -68,19 +67,32 @@ def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     return _by_signature(query, reference) or found or _suggested(query, reference)
 
 
-def confidence_of(distinct: float) -> float:
-    """How sure a passage with so many different words in common is copied, 0..1.
+def strengths(query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+    """What each evidence of `match` has to say of two texts, copies or not: see `ContentTypePlugin.strengths`.
 
-    Chance is out of the question from `MIN_DISTINCT` on. What is not copied but common to many texts (mottos, stock
-    sentences, notices) gets rare tenfold from 16 different words to 25, and on from there: 0.55, 0.82, 0.96 at 40.
+    For texts that are alike as a whole it is told what the best passage has, whatever share of the texts that is:
+    unrelated ones have no more in common.
     """
-    return max(0.0, 1 - math.exp((8 - distinct) / 10))
+    found: dict[str, float] = {}
+    ours, theirs = query.component(WORDS), reference.component(WORDS)
+    if ours is not None and theirs is not None and len(ours.values) and len(theirs.values):
+        kept = _common_passages(query, reference, ours, theirs, 1.0)
+        if kept:
+            found = dict.fromkeys((SIMILARITY, CONTAINMENT), max(distinct for _, distinct in kept))
+    for algorithm, likeness in ((MINHASH, jaccard), (SEMANTIC, cosine)):
+        one, other = query.component(algorithm), reference.component(algorithm)
+        if one is not None and other is not None:
+            found[algorithm] = max(0.0, likeness(one.values, other.values))
+    return found
 
 
-def _aligned(query: Fingerprint, reference: Fingerprint, ours: Component, theirs: Component) -> list[Match]:
+def _common_passages(
+    query: Fingerprint, reference: Fingerprint, ours: Component, theirs: Component, least: float
+) -> list[tuple[Passage, float]]:
+    """Passages that do not lie in longer ones, with their different words that count, of which there are so many."""
     words, other_words = ours.values[:, 0], theirs.values[:, 0]
     counted, other_counted = _outside_boilerplate(query, len(words)), _outside_boilerplate(reference, len(other_words))
-    covered, other_covered = np.zeros(len(words), np.bool_), np.zeros(len(other_words), np.bool_)
+    covered = np.zeros(len(words), np.bool_)
     kept: list[tuple[Passage, float]] = []
     for passage in passages(words, other_words):
         mine, its = passage.query_words, passage.reference_words
@@ -89,14 +101,22 @@ def _aligned(query: Fingerprint, reference: Fingerprint, ours: Component, theirs
         length = max(passage.query[1] - passage.query[0], passage.reference[1] - passage.reference[0])
         counts = counted[mine] & other_counted[its]
         distinct = _distinct(words[mine[counts]])
-        if len(mine) < MIN_DENSITY * length:
-            continue
-        if distinct < MIN_DISTINCT and min(len(words), len(other_words)) >= 2 * MIN_DISTINCT:
+        if len(mine) < MIN_DENSITY * length or distinct < least:
             continue
         kept.append((passage, distinct))
-        covered[mine], other_covered[its] = True, True
+        covered[mine] = True
+    return kept
+
+
+def _aligned(query: Fingerprint, reference: Fingerprint, ours: Component, theirs: Component) -> list[Match]:
+    words, other_words = ours.values[:, 0], theirs.values[:, 0]
+    short = min(len(words), len(other_words)) < 2 * MIN_DISTINCT
+    kept = _common_passages(query, reference, ours, theirs, 0.0 if short else MIN_DISTINCT)
     if not kept:
         return []
+    covered, other_covered = np.zeros(len(words), np.bool_), np.zeros(len(other_words), np.bool_)
+    for passage, _ in kept:
+        covered[passage.query_words], other_covered[passage.reference_words] = True, True
     similarity = float(covered.sum() + other_covered.sum()) / (len(words) + len(other_words))
     distinct = _distinct(words[covered])
     places, other_places = _places(query), _places(reference)
@@ -109,7 +129,7 @@ def _aligned(query: Fingerprint, reference: Fingerprint, ours: Component, theirs
                 SIMILARITY,
                 _range(places, min(p.query[0] for p, _ in kept), max(p.query[1] for p, _ in kept)),
                 _range(other_places, min(p.reference[0] for p, _ in kept), max(p.reference[1] for p, _ in kept)),
-                confidence=confidence_of(distinct),
+                strength=distinct,
                 details={"words": int(covered.sum()), "passages": len(kept)},
             )
         )
@@ -126,7 +146,7 @@ def _aligned(query: Fingerprint, reference: Fingerprint, ours: Component, theirs
                 CONTAINMENT,
                 _range(places, *passage.query),
                 _range(other_places, *passage.reference),
-                confidence=confidence_of(distinct),
+                strength=distinct,
                 details={"words": count},
             )
         )
@@ -169,8 +189,7 @@ def _by_signature(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     if score < (MIN_SHORT_SIMILARITY if short else MIN_JACCARD):
         return []
     whole, other_whole = ((0.0, float(each.sketch.info["characters"])) for each in (query, reference))
-    confidence = confidence_of(MIN_DISTINCT) * score
-    return [Match(reference.content, score, MINHASH, whole, other_whole, confidence=confidence)]
+    return [Match(reference.content, score, MINHASH, whole, other_whole)]
 
 
 def _suggested(query: Fingerprint, reference: Fingerprint) -> list[Match]:
@@ -180,5 +199,4 @@ def _suggested(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     score = cosine(ours.values, theirs.values)
     if score < MIN_COSINE:
         return []
-    confidence = 0.1 + 0.8 * (score - MIN_COSINE)
-    return [Match(reference.content, score, SEMANTIC, confidence=confidence, details={"suggestion": True})]
+    return [Match(reference.content, score, SEMANTIC, details={"suggestion": True})]
