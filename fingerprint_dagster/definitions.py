@@ -8,8 +8,12 @@ import dagster as dg
 
 from fingerprint_dagster import resources
 from fingerprint_dagster.assets import STAGE_ASSETS
+from fingerprint_dagster.assets.duplicates import duplicates
+from fingerprint_dagster.assets.matches import matches
 from fingerprint_dagster.jobs.arrivals import inbox_sensor, list_sensor, rescan_schedule
+from fingerprint_dagster.jobs.duplicates import duplicates_job, matches_job
 from fingerprint_dagster.jobs.fingerprint import JOB, executor, fingerprint_job
+from fingerprint_dagster.jobs.watch import watch_sensor
 from fingerprint_dagster.settings import Settings, get_settings
 
 
@@ -30,6 +34,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
         allowed_networks=list(settings.allowed_networks),
         allowed_folders=[str(folder) for folder in settings.allowed_folders],
         downloads_per_host=settings.downloads_per_host,
+        shares=str(settings.home / "shares"),
         requests_per_second=settings.requests_per_second,
         proxy=settings.proxy,
     )
@@ -55,6 +60,7 @@ def build_resources(settings: Settings) -> dict[str, object]:
             decode_memory_bytes=settings.decode_memory_bytes,
             sandbox=settings.sandbox,
             decoder_folders=[str(folder) for folder in settings.decoder_folders],
+            shares=str(settings.home / "shares"),
         ),
         "fingerprints": resources.StoreResource(uri=settings.store_uri),
     }
@@ -63,10 +69,10 @@ def build_resources(settings: Settings) -> dict[str, object]:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Everything Dagster is told, for these settings. Tests and notebooks call it with their own."""
     return dg.Definitions(
-        assets=STAGE_ASSETS,
+        assets=[*STAGE_ASSETS, matches, duplicates],
         resources=build_resources(settings),
-        jobs=[fingerprint_job],
-        sensors=[inbox_sensor, list_sensor],
+        jobs=[fingerprint_job, matches_job, duplicates_job],
+        sensors=[inbox_sensor, list_sensor, watch_sensor],
         schedules=[rescan_schedule],
         executor=executor,
     )

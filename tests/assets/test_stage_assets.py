@@ -14,7 +14,7 @@ from fingerprint_dagster.definitions import build_resources
 from fingerprint_dagster.index.store import open_store
 from fingerprint_dagster.pipeline import fetcher_of
 from fingerprint_dagster.settings import Settings, get_settings
-from fingerprint_dagster.stages import STAGES, code_version
+from fingerprint_dagster.stages import STAGES, asset_version, code_version
 
 
 @pytest.fixture
@@ -107,7 +107,8 @@ def data_versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def test_the_code_version_of_an_asset_is_its_stage_version():
     versions = {asset.key.path[-1]: asset.code_versions_by_key[asset.key] for asset in STAGE_ASSETS}
-    assert versions == {stage: code_version(stage) for stage in STAGES}
+    assert versions == {stage: asset_version(stage) for stage in STAGES}
+    assert all(versions[stage].startswith(code_version(stage)) for stage in STAGES)
     assert "efficientnet_lite0_gem_w512_v1" in versions["embed"]
 
 
@@ -206,3 +207,24 @@ def test_a_fifth_content_type_from_another_package_goes_through_all_assets(wavef
     assert result.success
     assert open_store(settings.store_uri).count() == {"waveform": 3}
     assert waveform.counts() == {"decode": 3, "embed": 3, "hash": 3}
+
+
+def test_the_run_of_a_small_batch_overtakes_those_of_large_ones():
+    from fingerprint_dagster.catalog import Batch
+    from fingerprint_dagster.jobs.arrivals import requests_for
+
+    small, large = requests_for([Batch("image-000002", "image", 3), Batch("image-000001", "image", 1000)])
+    assert int(small.tags["dagster/priority"]) > int(large.tags.get("dagster/priority", "0"))
+
+
+def test_the_steps_of_a_process_share_its_worker_processes(waveform, settings, instance, tmp_path):
+    folder = tmp_path / "waves"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.wfm").write_text(f"WAVEFORM\n{number}")
+    for batch in register(settings, folder):
+        assert materialize(settings, instance, batch).success
+    lines = [line.split() for line in waveform.calls.read_text().splitlines()]
+    decoding, hashing = ({words[2] for words in lines if words[0] == stage} for stage in ("decode", "hash"))
+    assert hashing <= decoding
+    assert len(decoding) <= settings.worker_count

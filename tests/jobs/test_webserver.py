@@ -135,16 +135,17 @@ def test_the_assets_are_described_for_a_reader(home: Path, tmp_path: Path):
     command = [sys.executable, "-m", "fingerprint_dagster", "ui", "--port", str(port)]
     with webserver(command, environment(home), tmp_path, port, tmp_path / "ui.log") as server:
         nodes = {node["assetKey"]["path"][-1]: node for node in server.ask(ASSETS)["assetNodes"]}
-    assert set(nodes) == set(STAGES)
-    for node in nodes.values():
+    assert set(nodes) == {*STAGES, "matches", "duplicates"}
+    for name, node in nodes.items():
         assert node["description"]
-        assert node["groupName"] == "fingerprint"
-        assert node["isPartitioned"]
+        assert node["groupName"] == ("fingerprint" if name in STAGES else "duplicates")
+        assert node["isPartitioned"] == (name != "duplicates")
         assert node["kinds"]
         assert node["owners"] == [{"team": "fingerprint"}]
     assert nodes["embed"]["pools"] == ["embed"]
     assert nodes["store"]["hasAssetChecks"]
     assert nodes["hash"]["hasAssetChecks"]
+    assert nodes["matches"]["hasAssetChecks"]
 
 
 def add_partitions(home: Path, batches: list[str]) -> None:
