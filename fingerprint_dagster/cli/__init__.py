@@ -8,7 +8,22 @@ import sys
 
 import click
 
-from fingerprint_dagster.cli import cache, doctor, quarantine, query, run, show, ui  # noqa: F401 - each joins the group
+from fingerprint_dagster.cli import (  # noqa: F401 - each joins the group
+    bench,
+    cache,
+    calibrate,
+    doctor,
+    duplicates,
+    init,
+    model,
+    quarantine,
+    query,
+    review,
+    run,
+    serve,
+    show,
+    ui,
+)
 from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.errors import FingerprintError, UsageError
 

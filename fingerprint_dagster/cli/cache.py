@@ -39,6 +39,14 @@ def cache_stats(as_json: bool) -> None:
     )
 
 
+@cache.command("evict")
+def cache_evict() -> None:
+    """Drop what is too old or over the size cap. A memo in an object store is not evicted while it is written to."""
+    from fingerprint_dagster.pipeline import memo_of
+
+    click.echo(f"{memo_of(current_settings()).evict()} entries removed")
+
+
 @cache.command("clear")
 @click.option("--stage", help="Only this stage: download, decode, embed or hash.")
 def cache_clear(stage: str | None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from fingerprint_dagster.content import Component, Fingerprint
 from fingerprint_dagster.index import ranking
 from fingerprint_dagster.index.record import from_record, to_record
+from fingerprint_dagster.index.store import Candidate
 
 
 class ExactStore:
@@ -46,20 +47,35 @@ class ExactStore:
         for start in range(0, len(everything), batch_size):
             yield everything[start : start + batch_size]
 
-    def candidates(self, query: Fingerprint, limit: int) -> list[str]:
+    def candidates(self, query: Fingerprint, limit: int, content_type: str | None = None) -> list[Candidate]:
         """See `Store.candidates`."""
-        same_type = [f for f in self._stored.values() if f.content.content_type == query.content.content_type]
-        rankings = []
+        wanted = content_type or query.content.content_type
+        of_type = [f for f in self._stored.values() if f.content.content_type == wanted]
+        rankings = {}
         for component in query.sketch.components:
             stored = {
                 f.content.content_id: other
-                for f in same_type
-                if (other := f.component(component.algorithm)) is not None and other.kind == component.kind != "data"
+                for f in of_type
+                if (other := f.component(component.algorithm)) is not None and _comparable(component, other)
             }
             values = ranking.query_values(component)
             if stored and len(values):
-                rankings.append(_rank(stored, component.kind, values, limit))
+                if component.kind == "tokens":
+                    values = values[ranking.affordable(np.zeros(len(values), int), self._holders(component, values))]
+                rankings[component.algorithm] = _rank(stored, component.kind, values, len(of_type), limit)
         return ranking.merge(rankings, limit)
+
+    def _holders(self, component: Component, tokens: np.ndarray) -> np.ndarray:
+        """How many of all stored contents, of any type, others find by each of the tokens."""
+        parts = [f.component(component.algorithm) for f in self._stored.values()]
+        held = [p.values[ranking.searchable_rows(p)] for p in parts if p is not None and _comparable(component, p)]
+        return np.asarray(np.sum([np.isin(tokens, each) for each in held], axis=0, dtype=np.int64))
+
+    def candidates_many(
+        self, queries: Sequence[Fingerprint], limit: int, content_type: str | None = None
+    ) -> list[list[Candidate]]:
+        """See `Store.candidates_many`."""
+        return [self.candidates(query, limit, content_type) for query in queries]
 
     def by_digest(self, digest: str) -> list[str]:
         """See `Store.by_digest`."""
@@ -69,12 +85,17 @@ class ExactStore:
         """See `Store.compact`."""
 
 
-def _rank(stored: dict[str, Component], kind: str, queries: np.ndarray, limit: int) -> list[str]:
+def _comparable(one: Component, other: Component) -> bool:
+    """Whether rows of the two, of one algorithm, can be compared: of one kind and width."""
+    return one.kind == other.kind != "data" and one.values.shape[1:] == other.values.shape[1:]
+
+
+def _rank(stored: dict[str, Component], kind: str, queries: np.ndarray, contents: int, limit: int) -> ranking.Ranking:
     rows = [component.values[ranking.searchable_rows(component)] for component in stored.values()]
     owners = np.repeat(np.arange(len(rows)), [len(values) for values in rows])
     values = np.concatenate(rows)
     if kind == "tokens":
         asked = np.isin(values, queries)
-        return ranking.rank_tokens(np.array(list(stored), dtype=object)[owners[asked]], values[asked], limit)
+        return ranking.rank_tokens(np.array(list(stored), dtype=object)[owners[asked]], values[asked], contents, limit)
     near = ranking.nearness(kind, queries.shape[1], ranking.distances(kind, values, queries))
     return ranking.rank_rows(list(stored), owners, near, limit)

@@ -2,24 +2,23 @@
 
 A row of the query and a stored row have a nearness of 0 (not near) to 1 (the same). A content's score in one
 component is, summed over the query's rows, the cube of the nearness of its nearest row: one frame that is nearly the
-same counts for more than many that are vaguely alike. Tokens score by the distinct tokens shared, each divided by the
-number of stored contents that have it: what many share says little. Components are merged by reciprocal rank.
+same counts for more than many that are vaguely alike. Tokens score by the bits of surprise of the distinct tokens
+shared, each log2((contents + 1) / holders), where both count the stored contents of the type asked for: what many share
+says little. Components are merged by reciprocal rank.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fingerprint_dagster.content import Component
+from fingerprint_dagster.index.store import Candidate
 
-# Bits that may differ in a near row: 48 of 256. PDQ calls 31 a copy; the rest is slack for the verifying stage,
-# and still ten standard deviations away from two random hashes.
-NEAR_BITS = 3 / 16
 # The cosine above which a row is near. Low: the plugin verifies, and the limit on candidates bounds the work.
 NEAR_COSINE = 0.4
 # The same for sign bits, of which only the whitened vectors of unrelated contents are made: their cosine is near 0, and
@@ -28,8 +27,14 @@ NEAR_SIGNS = 0.3
 # A query has at most this many rows and tokens looked up in one component, spread evenly over the content.
 MAX_QUERY_ROWS = 64
 MAX_QUERY_TOKENS = 2000
+# Tokens are looked up rarest first, until so many postings (a token and a content that has it) have been met: the rest
+# are of tokens so common that they say little.
+MAX_POSTINGS = 1 << 15
 # The usual constant of reciprocal rank fusion: being first in one component does not outweigh being good in two.
 RANK_OFFSET = 60
+
+# Best first: content_id, and what is told of it (`Candidate.scores`).
+Ranking = list[tuple[str, float]]
 
 
 def searchable_rows(component: Component) -> np.ndarray:
@@ -56,8 +61,8 @@ def farthest(kind: str, width: int) -> float:
     """The distance at which a row of `width` columns is no longer near: bits, or 1 - cosine."""
     if kind == "cosine":
         return 1 - NEAR_COSINE
-    share = NEAR_BITS if kind == "hamming" else np.arccos(NEAR_SIGNS) / np.pi
-    return int(width * 8 * share) + 1
+    # One bit in eight is what buckets of 16 bits find for certain (`buckets`), and PDQ's threshold: 31 of 256 bits.
+    return width if kind == "hamming" else int(width * 8 * np.arccos(NEAR_SIGNS) / np.pi) + 1
 
 
 def distances(kind: str, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -78,8 +83,8 @@ def nearness(kind: str, width: int, distance: np.ndarray) -> np.ndarray:
     return np.clip(1 - distance / np.float32(farthest(kind, width)), 0, 1).astype(np.float32)
 
 
-def rank_rows(content_ids: Sequence[str], owners: np.ndarray, near: np.ndarray, limit: int) -> list[str]:
-    """The contents with the best rows, best first, at most `limit`.
+def rank_rows(content_ids: Sequence[str], owners: np.ndarray, near: np.ndarray, limit: int) -> Ranking:
+    """The contents with the best rows, with the nearness of the nearest.
 
     content_ids: the contents. owners: int [n], for each row the index of its content. near: float32 [n, queries].
     """
@@ -90,33 +95,55 @@ def rank_rows(content_ids: Sequence[str], owners: np.ndarray, near: np.ndarray, 
     nearest = np.maximum.reduceat(near[order], starts, axis=0).astype(np.float64)
     # Rounded, because the last bits of a sum depend on how the rows were read, and ties are broken by content_id.
     scores = np.round((nearest**3).sum(axis=1), 9)
-    owner_of_score = owners[order][starts]
-    return rank_scores(zip((content_ids[i] for i in owner_of_score), scores.tolist(), strict=True), limit)
+    best = nearest.max(axis=1)
+    names = [content_ids[i] for i in owners[order][starts]]
+    return best_first(zip(scores.tolist(), names, best.tolist(), strict=True), limit)
 
 
-def rank_tokens(content_ids: np.ndarray, tokens: np.ndarray, limit: int) -> list[str]:
-    """The contents that share the most telling tokens with the query, best first, at most `limit`.
+def rank_tokens(content_ids: np.ndarray, tokens: np.ndarray, contents: int, limit: int) -> Ranking:
+    """The contents that share the most telling tokens with the query, with the bits of surprise.
 
     content_ids: str [n], tokens: uint64 [n]: one entry for each token that a stored content has and the query asks for,
-    each pair once.
+    each pair once. contents: how many are stored of the type asked for.
     """
     if not len(tokens):
         return []
     owners, owner = np.unique(content_ids, return_inverse=True)
     _, token, holders = np.unique(tokens, return_inverse=True, return_counts=True)
-    scores = np.bincount(owner, weights=1 / holders[token])
-    return rank_scores(zip(owners.tolist(), np.round(scores, 9).tolist(), strict=True), limit)
+    scores = np.round(np.bincount(owner, weights=surprise(contents, holders)[token]), 9).tolist()
+    return best_first(zip(scores, owners.tolist(), scores, strict=True), limit)
 
 
-def rank_scores(scores: Iterable[tuple[str, float]], limit: int) -> list[str]:
-    """The content_ids with the greatest scores above 0, ties by content_id, at most `limit`."""
-    return [content_id for _, content_id in heapq.nsmallest(limit, ((-s, c) for c, s in scores if s > 0))]
+def affordable(owner: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The numbers, ascending, of the tokens that are looked up: for each query the rarest, up to MAX_POSTINGS.
+
+    owner: int [n], ascending, the query that each token is of. held: int [n], the stored contents that have it.
+    """
+    order = np.lexsort((held, owner))
+    met = np.cumsum(held[order])
+    begin = np.searchsorted(owner, owner)  # of the token's query; orders and owners agree on it
+    before = np.concatenate(([0], met))[begin]
+    return np.sort(order[(held[order] > 0) & (met - before <= MAX_POSTINGS)])
 
 
-def merge(rankings: Iterable[Sequence[str]], limit: int) -> list[str]:
-    """One ranking out of one for each component: each content once, the best in all of them first."""
-    scores: defaultdict[str, float] = defaultdict(float)
-    for ranking in rankings:
-        for rank, content_id in enumerate(ranking):
-            scores[content_id] += 1 / (RANK_OFFSET + rank)
-    return rank_scores(scores.items(), limit)
+def surprise(contents: int, holders: np.ndarray) -> np.ndarray:
+    """Float64: the bits of surprise at meeting tokens that so many of the contents hold."""
+    return np.asarray(np.log2((contents + 1) / holders))
+
+
+def best_first(scored: Iterable[tuple[float, str, float]], limit: int) -> Ranking:
+    """Of (score, content_id, what is told of it): those with the greatest scores above 0, ties by content_id."""
+    best = heapq.nsmallest(limit, ((-score, content_id, told) for score, content_id, told in scored if score > 0))
+    return [(content_id, told) for _, content_id, told in best]
+
+
+def merge(rankings: Mapping[str, Ranking], limit: int) -> list[Candidate]:
+    """One ranking out of one for each algorithm: each content once, the best in all of them first."""
+    merged: defaultdict[str, float] = defaultdict(float)
+    told: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for algorithm, ranking in rankings.items():
+        for rank, (content_id, score) in enumerate(ranking):
+            merged[content_id] += 1 / (RANK_OFFSET + rank)
+            told[content_id][algorithm] = score
+    best = heapq.nsmallest(limit, ((-score, content_id) for content_id, score in merged.items()))
+    return [Candidate(content_id, told[content_id]) for _, content_id in best]

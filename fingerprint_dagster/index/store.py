@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fingerprint_dagster.content import Fingerprint
 from fingerprint_dagster.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stored content that may be a copy: what it shares with the query, before anything is verified.
+
+    scores: for each algorithm by which it was found, how much it shares.
+        "hamming", "signs", "cosine": the nearness of its nearest row to one of the query's, 0..1: 1 is the same, 0
+            where it ceases to be near (32 of 256 bits, a cosine of 0.3 estimated from signs, a cosine of 0.4).
+        "tokens": bits of surprise, above 0: the sum of log2((contents + 1) / holders) over the shared tokens. An
+            unrelated content reaches log2(contents) or somewhat more by chance.
+    """
+
+    content_id: str
+    scores: Mapping[str, float]
 
 
 class Store(Protocol):
@@ -37,14 +55,28 @@ class Store(Protocol):
         """content_type -> number of fingerprints."""
 
     def scan(self, batch_size: int = 1000) -> Iterator[list[Fingerprint]]:
-        """Everything that is stored now, in lists of at most `batch_size`, in no particular order."""
+        """Everything that is stored now, in lists of at most `batch_size`, in no particular order.
 
-    def candidates(self, query: Fingerprint, limit: int) -> list[str]:
-        """content_ids of the query's content type that share a near row with it in any component, best first.
+        Of what is put or deleted meanwhile nothing is seen (in Qdrant, which has no versions, something may be).
+        """
 
-        At most `limit`. The query's own content_id is among them if it is stored. For a query with very many rows
-        an evenly spread part of them is looked up. An id of which a put or delete was cut short may be named;
-        `get` leaves it out.
+    def candidates(self, query: Fingerprint, limit: int, content_type: str | None = None) -> list[Candidate]:
+        """Contents of `content_type` (None: the query's own) that share a near row with it in any component.
+
+        At most `limit`, each once, the best in all components first. Rows are near only in components of the same
+        algorithm and kind. What is near: `ranking`. Rows of hashes ("hamming") with fewer than one bit in eight
+        different (31 of 256) and equal tokens are always found; of a large collection, vectors ("signs", "cosine") are
+        found with a recall that is stated in `segment`. For a query with very many rows or tokens, an evenly
+        spread part of them is looked up. The query's own content_id is among them if it is stored. An id that is being
+        deleted may be named; `get` leaves it out.
+        """
+
+    def candidates_many(
+        self, queries: Sequence[Fingerprint], limit: int, content_type: str | None = None
+    ) -> list[list[Candidate]]:
+        """`candidates` of each of the queries, in order: for many at once much faster than one by one.
+
+        Give it some thousand at a time; content_type None means the type of each query.
         """
 
     def by_digest(self, digest: str) -> list[str]:
@@ -55,17 +87,61 @@ class Store(Protocol):
 
 
 def open_store(uri: str | Path) -> Store:
-    """The store at `uri`: a folder or `lance:///folder` (LanceDB; made when missing), or `memory://` (new and empty).
+    """The store at `uri`, which is made when the first fingerprint is put:
 
-    Raises UsageError for any other scheme.
+    - a folder or `lance:///folder`: LanceDB, shared by the processes of one machine;
+    - `s3://bucket/prefix`, `gs://...`, `az://...`: LanceDB in an object store, shared by several machines, of which one
+      writes at a time. Credentials and endpoint as for sources: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...;
+    - `postgresql://user:password@host/database` (extra `postgres`), with the schema to use as `?schema=name`;
+    - `qdrant://host:6333/collection`, `qdrants://...` with TLS, and `qdrant+local:///folder`, for one process alone
+      (extra `qdrant`; the key of its API in `QDRANT_API_KEY`);
+    - `memory://`: new, empty, and gone with the process.
+
+    Where the records are not in a folder, the search structure lies in the folder `search` of the home.
+    Raises UsageError for any other scheme, and where an extra is missing.
     """
-    scheme, rest = re.fullmatch(r"(?s)(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(.*)", str(uri)).groups()  # type: ignore[union-attr]
+    text = str(uri)
+    scheme, rest = re.fullmatch(r"(?s)(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(.*)", text).groups()  # type: ignore[union-attr]
     if scheme is None or (scheme == "lance" and rest):
         from fingerprint_dagster.index.lance import LanceStore
 
         return LanceStore(Path(rest).expanduser())
+    if scheme in _OBJECT_STORES and rest:
+        from fingerprint_dagster.index.lance import LanceStore
+
+        return LanceStore(text.rstrip("/"), _search_folder(text), _object_store_options(scheme))
+    if scheme in ("postgres", "postgresql") and rest:
+        from fingerprint_dagster.index.postgres import PostgresStore
+
+        return PostgresStore(text, _search_folder(text))
+    if scheme in ("qdrant", "qdrants", "qdrant+local") and rest.strip("/"):
+        from fingerprint_dagster.index.qdrant import QdrantStore
+
+        return QdrantStore(text, _search_folder(text))
     if scheme == "memory" and not rest:
         from fingerprint_dagster.index.exact import ExactStore
 
         return ExactStore()
-    raise UsageError(f"cannot open the store {str(uri)!r}: give a folder, lance:///folder or memory://")
+    raise UsageError(
+        f"cannot open the store {text!r}: give a folder, lance:///folder, s3://bucket/prefix, "
+        "postgresql://host/database, qdrant://host:6333/collection or memory://"
+    )
+
+
+def _search_folder(uri: str) -> Path:
+    """Where this machine keeps the search structure of records that are elsewhere."""
+    from fingerprint_dagster.settings import get_settings
+
+    return get_settings().home / "search" / hashlib.blake2b(uri.rstrip("/").encode(), digest_size=8).hexdigest()
+
+
+_OBJECT_STORES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+
+
+def _object_store_options(scheme: str) -> dict[str, str]:
+    """LanceDB's names for the environment variables of the object store: `aws_endpoint_url`, ..."""
+    options = {
+        name.lower(): value for name, value in os.environ.items() if name.startswith(_OBJECT_STORES[scheme]) and value
+    }
+    plain = any(value.startswith("http://") for name, value in options.items() if name.endswith("endpoint_url"))
+    return options | ({"allow_http": "true"} if plain else {})

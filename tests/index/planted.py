@@ -6,6 +6,12 @@ from typing import Any
 import numpy as np
 
 from fingerprint_dagster.content import Component, Content, Fingerprint, Sketch
+from fingerprint_dagster.index.store import Store
+
+
+def found(store: Store, query: Fingerprint, limit: int, content_type: str | None = None) -> list[str]:
+    """The content_ids of the candidates, best first."""
+    return [candidate.content_id for candidate in store.candidates(query, limit, content_type)]
 
 
 def fingerprint(

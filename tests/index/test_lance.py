@@ -1,4 +1,4 @@
-"""What only the store on disk must do: survive kills, serve several processes, stay fast."""
+"""What only LanceDB must do: survive kills, serve several processes, stay fast, live in an object store."""
 
 import itertools
 import multiprocessing
@@ -7,7 +7,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ import lancedb.merge
 import lancedb.table
 import numpy as np
 import pytest
-from planted import bits, cosine, fingerprint, hamming, tokens, unit
+from planted import bits, cosine, fingerprint, found, hamming, tokens, unit
 
 from fingerprint_dagster.content import Fingerprint
 from fingerprint_dagster.index import lance
-from fingerprint_dagster.index.lance import LanceStore
+from fingerprint_dagster.index.lance import TABLE, LanceStore
+from fingerprint_dagster.index.store import Store, open_store
+from fingerprint_dagster.settings import get_settings
 
 spawn = multiprocessing.get_context("spawn")
+# Kills: a few each time, and as many as one likes now and then.
+KILLS = int(os.environ.get("FINGERPRINT_TEST_KILLS", "5"))
 
 
 def corpus(version: int, count: int = 40) -> list[Fingerprint]:
@@ -36,29 +40,38 @@ def corpus(version: int, count: int = 40) -> list[Fingerprint]:
     return made
 
 
-def dump(path: Path) -> dict[str, list[str]]:
-    """Every row of every table, in a fixed order, without the number that marks the put."""
-    connection = lancedb.connect(path)
-    state = {}
-    for name in connection.list_tables().tables:
-        rows = connection.open_table(name).search().limit(None).to_list()
-        state[name] = sorted(repr({k: v for k, v in row.items() if k != "put"}) for row in rows)
-    return {name: rows for name, rows in state.items() if rows}
+def dump(path: Path) -> list[str]:
+    """Every row that says something of a content, in a fixed order, without the number of its change."""
+    rows = lancedb.connect(path).open_table(TABLE).search().limit(None).to_list()
+    return sorted(repr({k: v for k, v in row.items() if k != "seq"}) for row in rows if row["content_type"])
 
 
-def fresh(path: Path, fingerprints: list[Fingerprint]) -> dict[str, list[str]]:
+def fresh(path: Path, fingerprints: list[Fingerprint]) -> list[str]:
     """What a store holds into which nothing else was ever put."""
     LanceStore(path).put(fingerprints)
     return dump(path)
 
 
+def assert_found(store: Store, fingerprints: list[Fingerprint]) -> None:
+    """Each is the best candidate for itself, by its own key, and nothing is found twice."""
+    for query, answer in zip(fingerprints, store.candidates_many(fingerprints, 10), strict=True):
+        assert answer[0].content_id == query.content.content_id
+        assert len({candidate.content_id for candidate in answer}) == len(answer)
+        assert [f.key for f in store.get([answer[0].content_id])] == [query.key]
+
+
 def put_for_ever(path: Path) -> None:
+    store = LanceStore(path)
     for version in itertools.cycle(range(2, 8)):
-        LanceStore(path).put(corpus(version))
+        store.put(corpus(version))
+        store.candidates(corpus(version, 1)[0], 5)  # brings the search structure up to date
 
 
 def writers(pipe: Connection) -> None:
     """One process after another that puts for ever: forked, because importing LanceDB takes a second."""
+    from fingerprint_dagster.index import search_index
+
+    search_index.FRESH = 50  # so that files of the search structure are written, too
     while path := pipe.recv():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -69,19 +82,19 @@ def writers(pipe: Connection) -> None:
         os.waitpid(child, 0)
 
 
-def test_a_put_killed_at_any_moment_is_completed_by_repeating_it(tmp_path: Path) -> None:
+def test_after_a_kill_at_any_moment_nothing_is_lost_and_nothing_there_twice(tmp_path: Path) -> None:
     expected = fresh(tmp_path / "fresh", corpus(1))
     pipe, theirs = spawn.Pipe()
     parent = spawn.Process(target=writers, args=(theirs,))
     parent.start()
-    for n in range(12):
+    for n in range(KILLS):
         path = tmp_path / str(n)
         pipe.send(path)
         child = pipe.recv()
-        # Every other kill falls into the first puts, which also make the tables.
-        while n % 2 and not (path / "fingerprints.lance").exists():
+        # Every other kill falls into the first puts, which also make the table and the search structure.
+        while n % 2 and not (path / f"{TABLE}.lance").exists():
             time.sleep(0.001)
-        time.sleep(random.uniform(0, 0.2))
+        time.sleep(random.uniform(0, 0.4))
         os.kill(child, signal.SIGKILL)
         store = LanceStore(path)
         keys = store.keys([f"c{i}" for i in range(40)])
@@ -89,83 +102,39 @@ def test_a_put_killed_at_any_moment_is_completed_by_repeating_it(tmp_path: Path)
         assert len(set(keys.values())) <= 1
         store.put(corpus(1))
         assert dump(path) == expected
+        assert_found(store, corpus(1))
     pipe.send(None)
     parent.join()
 
 
 @pytest.fixture
-def fail_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Make the n-th write to LanceDB from now on, and all after it, raise; -1 for none."""
-    left = [-1]
-
-    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if left[0] == 0:
-                raise OSError("no space left on device")
-            left[0] -= 1
-            return real(*args, **kwargs)
-
-        return call
-
-    monkeypatch.setattr(lancedb.table.LanceTable, "add", failing(lancedb.table.LanceTable.add))
-    monkeypatch.setattr(lancedb.table.LanceTable, "delete", failing(lancedb.table.LanceTable.delete))
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Make every write to LanceDB raise, or not."""
+    failing = [False]
     builder = lancedb.merge.LanceMergeInsertBuilder
-    monkeypatch.setattr(builder, "execute", failing(builder.execute))
-    return lambda n: left.__setitem__(0, n)
+    real = builder.execute
+
+    def execute(*args: Any, **kwargs: Any) -> Any:
+        if failing[0]:
+            raise OSError("no space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(builder, "execute", execute)
+    return lambda fails: failing.__setitem__(0, fails)
 
 
-def test_a_put_that_fails_at_any_step_is_completed_by_repeating_it(
-    tmp_path: Path, fail_at: Callable[[int], None]
-) -> None:
-    expected = fresh(tmp_path / "fresh", corpus(1))
-    for step in range(20):
-        store = LanceStore(tmp_path / str(step))
-        store.put(corpus(2))
-        fail_at(step)
-        try:
-            store.put(corpus(1))
-        except OSError:
-            assert set(store.keys(["c0", "c39"]).values()) == {"v2"}  # not named before it is complete
-        else:
-            break
-        finally:
-            fail_at(-1)
-        # Meanwhile the new rows, or the old ones, or both are found, and nothing that is not verified is lost.
-        assert [f.key for f in store.get(["c1"])] == ["v2"]
-        store.put(corpus(1))
-        assert dump(store.path) == expected
-    assert step == 7  # three tables added to, three cleaned, the truth: every step has failed once
-
-
-def test_compact_drops_derived_rows_that_nothing_owns(tmp_path: Path, fail_at: Callable[[int], None]) -> None:
+def test_a_put_that_fails_leaves_what_was_there(tmp_path: Path, fail: Callable[[bool], None]) -> None:
     store = LanceStore(tmp_path / "s")
+    store.put(corpus(2))
+    fail(True)
+    for write in (lambda: store.put(corpus(1)), lambda: store.delete(["c1"]), store.compact):
+        with pytest.raises(OSError, match="no space"):
+            write()
+        assert_found(store, corpus(2))
+    fail(False)
     store.put(corpus(1))
-    row = bits(np.random.default_rng(99))
-    fail_at(2)
-    with pytest.raises(OSError, match="no space"):
-        store.put([fingerprint("orphan", hamming(row))])
-    fail_at(-1)
-    assert store.candidates(fingerprint("q", hamming(row)), 5) == ["orphan"]
-    assert store.get(["orphan"]) == []
-    store.compact()
-    assert store.candidates(fingerprint("q", hamming(row)), 5) == []
-    assert dump(store.path) == fresh(tmp_path / "fresh", corpus(1))
-
-
-@pytest.mark.parametrize("cure", [LanceStore.compact, lambda store: store.delete(["c1"])])
-def test_a_delete_that_fails_forgets_all_the_same(
-    tmp_path: Path, fail_at: Callable[[int], None], cure: Callable[[LanceStore], None]
-) -> None:
-    store = LanceStore(tmp_path / "s")
-    store.put(corpus(1))
-    fail_at(1)
-    with pytest.raises(OSError, match="no space"):
-        store.delete(["c1"])
-    fail_at(-1)
-    assert store.get(["c1"]) == []
-    cure(store)
-    expected = fresh(tmp_path / "fresh", [f for f in corpus(1) if f.content.content_id != "c1"])
-    assert dump(store.path) == expected
+    assert dump(tmp_path / "s") == fresh(tmp_path / "fresh", corpus(1))
+    assert_found(store, corpus(1))
 
 
 def put_many(path: Path, writer: int) -> None:
@@ -173,6 +142,7 @@ def put_many(path: Path, writer: int) -> None:
     for n in range(5):
         own = [fingerprint(f"w{writer}-{n}-{f.content.content_id}", *f.sketch.components) for f in corpus(n, 10)]
         store.put(own + corpus(1))  # and all of them the same ones
+        assert len(found(store, own[9], 20)) > 0
 
 
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
@@ -190,8 +160,9 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert before == {"image": 40}
     assert store.count() == {"image": 40 + 2 * 5 * 10}
-    everything = [f for batch in LanceStore(store.path).scan() for f in batch]
-    assert dump(store.path) == fresh(tmp_path / "fresh", everything)
+    everything = [f for batch in LanceStore(tmp_path / "s").scan() for f in batch]
+    assert dump(tmp_path / "s") == fresh(tmp_path / "fresh", everything)
+    assert {found(store, f, 20).count(f.content.content_id) for f in everything} == {1}
 
 
 def test_a_store_sees_what_another_one_writes(tmp_path: Path) -> None:
@@ -199,13 +170,15 @@ def test_a_store_sees_what_another_one_writes(tmp_path: Path) -> None:
     rows = [bits(np.random.default_rng(n)) for n in range(3)]
     for n, row in enumerate(rows):
         query = fingerprint("q", hamming(row))
-        assert reader.candidates(query, 5) == []
-        writer.put([fingerprint(f"c{n}", hamming(row), key=str(n))])
-        assert reader.candidates(query, 5) == [f"c{n}"]
+        assert found(reader, query, 5) == []
+        writer.put([fingerprint(f"c{n}", hamming(row), key=str(n), digest=str(n))])
+        assert found(reader, query, 5) == [f"c{n}"]
+        assert reader.by_digest(str(n)) == [f"c{n}"]
         assert reader.count() == {"image": n + 1}
         assert reader.keys([f"c{n}"]) == {f"c{n}": str(n)}
     writer.delete(["c1"])
     assert reader.count() == {"image": 2}
+    assert found(reader, fingerprint("q", hamming(rows[1])), 5) == []
 
 
 def test_many_rows_are_indexed_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,19 +187,16 @@ def test_many_rows_are_indexed_and_found(tmp_path: Path, monkeypatch: pytest.Mon
     made = corpus(1, 300)
     for start in range(0, 300, 75):  # indexed, not indexed, and indexed again
         store.put(made[start : start + 75])
-    tables: Any = lancedb.connect(store.path)
-    for name, columns in {"fingerprints": {"content_id", "digest"}, "tokens_words_v1": {"content_id", "token"}}.items():
-        table = tables.open_table(name)
-        assert {index.columns[0] for index in table.list_indices()} == columns
-        assert all(table.index_stats(f"{c}_idx").num_unindexed_rows <= 100 + table.count_rows() / 10 for c in columns)
+    table: Any = lancedb.connect(tmp_path / "s").open_table(TABLE)
+    assert {index.columns[0] for index in table.list_indices()} == {"content_id", "digest", "seq"}
+    for column in ("content_id", "digest", "seq"):
+        assert table.index_stats(f"{column}_idx").num_unindexed_rows <= 100 + table.count_rows() / 10
     for f in made[::30]:
-        words = f.component("words_v1")
-        if words is not None:
-            assert store.candidates(fingerprint("q", words), 5) == [f.content.content_id]
         assert store.by_digest(f.digest) == [f.content.content_id]
     store.put(corpus(2, 300))
     store.delete([f"c{n}" for n in range(100)])
-    assert dump(store.path) == fresh(tmp_path / "fresh", corpus(2, 300)[100:])
+    assert dump(tmp_path / "s") == fresh(tmp_path / "fresh", corpus(2, 300)[100:])
+    assert_found(store, corpus(2, 300)[100:])
 
 
 def test_many_small_puts_do_not_leave_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,21 +205,27 @@ def test_many_small_puts_do_not_leave_many_files(tmp_path: Path, monkeypatch: py
     made = corpus(1, 11)
     for f in made:
         store.put([f])
-    tables: Any = lancedb.connect(store.path)
-    for name in tables.list_tables().tables:
-        assert tables.open_table(name).stats()["fragment_stats"]["num_fragments"] <= 4
-    assert dump(store.path) == fresh(tmp_path / "fresh", made)
+    table: Any = lancedb.connect(tmp_path / "s").open_table(TABLE)
+    assert table.stats()["fragment_stats"]["num_fragments"] <= 4
+    assert dump(tmp_path / "s") == fresh(tmp_path / "fresh", made)
+    assert_found(store, made)
 
 
-def test_compact_leaves_one_file_a_table(tmp_path: Path) -> None:
-    store = LanceStore(tmp_path / "s")
+def test_compact_leaves_one_file_and_no_trace_of_the_deleted(tmp_path: Path) -> None:
+    store, other = LanceStore(tmp_path / "s"), LanceStore(tmp_path / "s")
     for f in corpus(1, 10):
         store.put([f])
+    assert_found(other, corpus(1, 10))
+    store.delete(["c3", "c4"])
     store.compact()
-    tables: Any = lancedb.connect(store.path)
-    for name in tables.list_tables().tables:
-        assert tables.open_table(name).stats()["fragment_stats"]["num_fragments"] == 1
-    assert dump(store.path) == fresh(tmp_path / "fresh", corpus(1, 10))
+    table: Any = lancedb.connect(tmp_path / "s").open_table(TABLE)
+    assert table.stats()["fragment_stats"]["num_fragments"] == 1
+    assert table.count_rows() == 8 + 1  # and the row about the table itself
+    kept = [f for f in corpus(1, 10) if f.content.content_id not in ("c3", "c4")]
+    assert dump(tmp_path / "s") == fresh(tmp_path / "fresh", kept)
+    for reader in (store, other, LanceStore(tmp_path / "s")):  # one has not heard of the deletion before
+        assert_found(reader, kept)
+        assert found(reader, corpus(1, 10)[3], 5) == []
 
 
 def test_a_conflict_with_a_writer_without_our_lock_is_tried_again(
@@ -267,8 +243,47 @@ def test_a_conflict_with_a_writer_without_our_lock_is_tried_again(
     monkeypatch.setattr(lancedb.merge.LanceMergeInsertBuilder, "execute", execute)
     store.put(corpus(1))
     assert not errors
-    assert dump(store.path) == fresh(tmp_path / "fresh", corpus(1))
+    assert dump(tmp_path / "s") == fresh(tmp_path / "fresh", corpus(1))
     errors[:] = [RuntimeError("disk on fire")] * 2
     with pytest.raises(RuntimeError, match="disk on fire"):
         store.put(corpus(2))
     assert len(errors) == 1
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URI of a bucket on a real S3 server (moto), on loopback."""
+    server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    endpoint = "http://{}:{}".format(*running.get_host_and_port())
+    values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": endpoint}
+    for name, value in values.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    boto3.client("s3", region_name="us-east-1", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+    yield "s3://bucket/collection"
+    running.stop()
+
+
+def test_a_store_in_an_object_store_is_shared_by_several_machines(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = []
+    for name in ("one", "two"):  # each with a home, and so a search structure, of its own
+        monkeypatch.setenv("FINGERPRINT_HOME", str(tmp_path / name))
+        get_settings.cache_clear()
+        machines.append(open_store(bucket))
+    get_settings.cache_clear()
+    assert machines[1].count() == {}
+    machines[0].put(corpus(1))
+    for store in machines:
+        assert_found(store, corpus(1))
+    machines[1].delete(["c0"])
+    machines[1].put(corpus(2)[1:])
+    for store in machines:
+        assert store.count() == {"image": 39}
+        assert_found(store, corpus(2)[1:])
+        assert found(store, corpus(1)[0], 5) == []
+    machines[0].compact()
+    assert_found(machines[1], corpus(2)[1:])
