@@ -8,13 +8,14 @@ from typing import Any
 
 import dagster as dg
 
-from fingerprint_dagster.stages import StageResult, code_version
+from fingerprint_dagster.stages import StageResult, asset_version
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 # One batch a run: a run of several partitions can report neither their data versions nor their failures apart.
 ONE_BATCH_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 EMBED_POOL = "embed"
 RETRY_TAG = "fingerprint/retry"
+SMALL_BATCH = 100
 # What each stage asset says of every batch, among other metadata: metadata name -> our word for it.
 COUNTS = {"cache_misses": "computed", "cache_hits": "reused", "quarantined": "quarantined"}
 
@@ -32,7 +33,7 @@ def stage_asset(
         name=stage,
         partitions_def=BATCHES,
         backfill_policy=ONE_BATCH_A_RUN,
-        code_version=code_version(stage),
+        code_version=asset_version(stage),
         io_manager_key="memo_io_manager",
         group_name="fingerprint",
         owners=["team:fingerprint"],
@@ -41,6 +42,11 @@ def stage_asset(
         pool=pool,
         check_specs=check_specs,
     )
+
+
+def priority_tags(contents: int) -> dict[str, str]:
+    """The tags of a run for a batch of that size: what has just arrived overtakes the waiting runs of a backfill."""
+    return {"dagster/priority": "1"} if contents <= SMALL_BATCH else {}
 
 
 def retrying(context: dg.AssetExecutionContext) -> bool:

@@ -16,10 +16,10 @@ from fingerprint_dagster.stages import StageResult
 def embed(context: dg.AssetExecutionContext, decode: StageResult, pipeline: PipelineResource) -> dg.Output[StageResult]:
     """Turns decoded arrays into vectors on the GPU model resource, batched across contents.
 
-    The pool keeps one such step on a GPU.
+    One such step at a time uses a GPU. The pool has no limit until you set one, for runs on several machines.
     """
     batch = context.partition_key
-    with pipeline.open(retry=retrying(context)) as engine:
+    with pipeline.open(retry=retrying(context)) as engine, pipeline.gpu():
         result = engine.run("embed", decode.entries, progress.reporter(batch, "embed", len(decode.entries)))
         device = engine.models.describe() if result.computed else {}
     return report(context, result, device)

@@ -1,29 +1,26 @@
-"""`fingerprint run` on a folder of pictures: how fast it is, and what part of the processor time is Dagster's.
+"""`fingerprint run` on a folder: how fast it is, and where the processor seconds go.
 
-    python benchmarks/run.py FOLDER
+    python benchmarks/run.py FOLDER [--no-peer]
 
-Prints one row for each way to do the work, all on this machine in this run: the command line's Dagster runs (first,
-and again when the memo has everything), the engine alone without Dagster, and the usual loop of PIL and pdqhash over
-all cores (which makes one hash, no embedding, and stores nothing). Processor seconds are those of every process
-that was started. Needs the `bench` extra.
+Runs the folder into a fresh home, then again with everything in the memo, then with nothing to do, and prints for each
+the processor seconds of every part: each stage's own work, the store, the memo (coding, reading and writing values),
+the pipes between processes, Dagster, and process starts; what is no stage's work as a share of the stages'; how busy
+the cores were; contents a second. Beside them, in the same run: the engine without Dagster, and the usual loop of PIL
+and pdqhash over all cores (pictures only: one hash, no embedding, nothing stored). Needs the `bench` extra.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from parts import OVERHEAD, STAGES, Parts, measured, sampled
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-PR_SET_CHILD_SUBREAPER = 36
 ENGINE = """
 import sys
 from fingerprint_dagster.catalog import Catalog
@@ -59,28 +56,12 @@ if __name__ == "__main__":
 """
 
 
-def measured(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """(wall seconds, processor seconds of the command and of all it started)."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wall = time.monotonic() - started
-    while True:  # Those whose parents are gone are ours to wait for.
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            break
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def main() -> None:
-    """Measure every way and print the table."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        sys.exit("usage: python benchmarks/run.py FOLDER")
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    folder = sys.argv[1]
-    count = sum(path.is_file() for path in Path(folder).rglob("*"))
+    """Measure every way and print the tables."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
+    if len(sys.argv) not in (2, 3) or not folder.is_dir():
+        sys.exit("usage: python benchmarks/run.py FOLDER [--no-peer]")
+    count = sum(path.is_file() for path in folder.rglob("*"))
     with tempfile.TemporaryDirectory() as temporary:
         scripts = {name: Path(temporary) / f"{name}.py" for name in ("engine", "peer")}
         scripts["engine"].write_text(ENGINE)
@@ -90,21 +71,34 @@ def main() -> None:
             return os.environ | {"FINGERPRINT_HOME": str(Path(temporary) / name)}
 
         run = [sys.executable, "-m", "fingerprint_dagster", "run"]
-        rows = {
-            "engine alone": measured([sys.executable, str(scripts["engine"]), folder], home("engine")),
-            "fingerprint run": measured([*run, folder], home("dagster")),
-            "fingerprint run --again (all memo hits)": measured([*run, "--again", folder], home("dagster")),
-            "fingerprint run (nothing to do)": measured([*run, folder], home("dagster")),
-            "peer: PIL + pdqhash, hash only": measured([sys.executable, str(scripts["peer"]), folder], home("peer")),
+        ways = {
+            "run": sampled([*run, str(folder)], home("dagster")),
+            "run --again": sampled([*run, "--again", str(folder)], home("dagster")),
+            "nothing to do": sampled([*run, str(folder)], home("dagster")),
+            "engine alone": sampled([sys.executable, str(scripts["engine"]), str(folder)], home("engine")),
         }
-    table = Table("way", "wall s", "contents/s", "CPU s", "CPU ms/content", box=box.SIMPLE_HEAD)
-    for name, (wall, cpu) in rows.items():
-        table.add_row(name, f"{wall:.1f}", f"{count / wall:.1f}", f"{cpu:.1f}", f"{cpu / count * 1000:.1f}")
-    console = Console(width=100)
-    console.print(f"{count} pictures, {os.cpu_count()} cores")
-    console.print(table)
-    engine, dagster = rows["engine alone"][1], rows["fingerprint run"][1]
-    console.print(f"Dagster's share of the CPU time: {max(0.0, dagster - engine) / dagster:.0%}")
+        if "--no-peer" not in sys.argv:
+            wall, processor, busy = measured([sys.executable, str(scripts["peer"]), str(folder)], home("peer"))
+            ways["PIL + pdqhash"] = Parts(wall, processor, {}, busy)
+    console = Console(width=110)
+    console.print(f"{count} contents, {len(os.sched_getaffinity(0))} cores; processor seconds")
+    console.print(_table(ways, count))
+
+
+def _table(ways: dict[str, Parts], count: int) -> Table:
+    table = Table("", box=box.SIMPLE_HEAD)
+    for name in ways:
+        table.add_column(name, justify="right")
+    for part in (*STAGES, *OVERHEAD):
+        table.add_row(part, *(f"{each.parts.get(part, 0.0):.1f}" if each.parts else "" for each in ways.values()))
+    table.add_section()
+    table.add_row("processor seconds", *(f"{parts.processor:.1f}" for parts in ways.values()))
+    table.add_row("seconds", *(f"{parts.wall:.1f}" for parts in ways.values()))
+    shares = [parts.overhead for parts in ways.values()]
+    table.add_row("not the stages' own, of theirs", *(f"{share:.0%}" if share < 10 else "" for share in shares))
+    table.add_row("cores busy", *(f"{parts.busy:.0%}" for parts in ways.values()))
+    table.add_row("contents a second", *(f"{count / parts.wall:,.0f}" for parts in ways.values()))
+    return table
 
 
 if __name__ == "__main__":

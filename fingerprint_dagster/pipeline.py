@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +19,10 @@ from fingerprint_dagster.errors import ContentError, FingerprintError
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import content_type, content_types
 from fingerprint_dagster.memo import Memo, open_memo
+from fingerprint_dagster.share import Share
 from fingerprint_dagster.sources import Fetcher
 from fingerprint_dagster.stages import STORE_VERSION, Entry, StageResult, memo_key, value_key
-from fingerprint_dagster.workers import WorkerPool
+from fingerprint_dagster.workers import OutOfMemory, WorkerPool
 
 if TYPE_CHECKING:
     from fingerprint_dagster.index.store import Store
@@ -29,6 +32,12 @@ if TYPE_CHECKING:
 # How much is held in memory at once: values of one chunk of a stage, whatever the size of the batch.
 CHUNK_CONTENTS = 64
 CHUNK_BYTES = 64 << 20
+# What is read of the memo at once: so many values, or as many as this many bytes hold.
+READ_CONTENTS = 8
+READ_BYTES = 8 << 20
+# Fewer contents are hashed sooner in this process than in others that must be started first.
+HASH_HERE = 16
+LEAST_DECODE_BYTES = 1 << 30
 DOWNLOAD_THREADS = 16
 
 Outcome = Value | ContentError
@@ -52,9 +61,24 @@ class DecodeTask:
 
 
 @dataclass(frozen=True)
+class HashTask:
+    """Contents to hash, each with its digest and the memo keys of its arrays, its vectors and its sketch."""
+
+    plugin: str
+    contents: tuple[tuple[str, tuple[str, str, str]], ...]
+
+
+Made = bytes | ContentError | None
+"""An encoded value, or why there is none; None: it is in the memo, or what it is made from no longer is."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one content may cost, and what its decoder may do.
 
+    decode_memory_bytes: what the decoder of one content may take. The decoders that work side by side get an equal
+        part of three quarters of the machine's memory each, where that is less; a content that needs more is decoded
+        again, alone.
     sandbox: confine decoding processes (see `sandbox`). decoder_folders: where they may write all the same.
     """
 
@@ -68,6 +92,14 @@ class Limits:
         """The limits that the settings name."""
         return cls(settings.timeout_seconds, settings.decode_memory_bytes, settings.sandbox, settings.decoder_folders)
 
+    def memory_of_each(self, workers: int) -> int:
+        """Bytes that one of so many decoders may take while the others do the same."""
+        try:
+            machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):
+            return self.decode_memory_bytes  # Not POSIX, where there are no limits either.
+        return min(self.decode_memory_bytes, max(LEAST_DECODE_BYTES, machine * 3 // 4 // workers))
+
 
 def fetcher_of(settings: Settings) -> Fetcher:
     """The fetcher that the settings describe."""
@@ -77,7 +109,7 @@ def fetcher_of(settings: Settings) -> Fetcher:
         max_bytes=settings.max_content_bytes,
         guard=settings.guard,
         ipfs_gateways=settings.ipfs_gateway,
-        downloads_per_host=settings.downloads_per_host,
+        downloads_per_host=Share(settings.home / "shares" / "downloads", settings.downloads_per_host),
         requests_per_second=settings.requests_per_second,
         proxy=settings.proxy,
     )
@@ -88,21 +120,45 @@ def memo_of(settings: Settings) -> Memo:
     return open_memo(settings.memo_uri, max_bytes=settings.memo_max_bytes, ttl_seconds=settings.memo_ttl_seconds)
 
 
-def decode_worker(fetcher: Fetcher, memo: Memo | None) -> Callable[[DecodeTask], bytes | None]:
-    """The work of a decoding process; see `WorkerPool`.
+def cores_of(settings: Settings) -> Share:
+    """The cores that all runs of a home on this machine share."""
+    from fingerprint_dagster.settings import available_cores
+
+    return Share(settings.home / "shares" / "cores", available_cores())
+
+
+def stage_worker(fetcher: Fetcher, memo: Memo | None) -> Callable[[DecodeTask | HashTask], list[Made]]:
+    """The work of a worker process; see `WorkerPool`. It answers with what it made of each content of a task.
 
     Large arrays go into the memo, not through the pipe, unless the memo is one that this process cannot see (None).
     """
 
-    def do(task: DecodeTask) -> bytes | None:
-        plugin = content_type(task.plugin)
-        data = codec.encode(plugin.decode(fetcher.open(task.uri, task.digest)))
+    def decode(task: DecodeTask) -> bytes | None:
+        data = codec.encode(content_type(task.plugin).decode(fetcher.open(task.uri, task.digest)))
         if memo is None:
             return data
         memo.put_many("decode", [(task.key, data)])
         return data if task.send_back else None
 
-    return do
+    def hash_(task: HashTask) -> list[Made]:
+        assert memo is not None
+        plugin = content_type(task.plugin)
+        found = memo.get_many([key for _, keys in task.contents for key in keys[:2]])
+        return [sketch(plugin, found.get(keys[0]), found.get(keys[1])) for _, keys in task.contents]
+
+    def sketch(plugin: ContentTypePlugin, decoded: bytes | None, embedded: bytes | None) -> Made:
+        if decoded is None or embedded is None:
+            return None
+        try:
+            return codec.encode(codec.sketch_to_value(plugin.hash(codec.decode(decoded), codec.decode(embedded))))
+        except ContentError as error:
+            return error
+        except MemoryError:
+            raise
+        except Exception as error:
+            return ContentError(f"{type(error).__name__}: {error}")
+
+    return lambda task: [decode(task)] if isinstance(task, DecodeTask) else hash_(task)
 
 
 class Pipeline:
@@ -120,15 +176,20 @@ class Pipeline:
         workers: int,
         limits: Limits,
         retry: bool = False,
+        cores: Share | None = None,
     ) -> None:
-        """workers: decoding processes. retry: try again what failed for good before (`quarantine --retry`)."""
+        """workers: processes that decode and hash. retry: try again what failed for good before (`quarantine --retry`).
+
+        cores: shared with other runs, so that all of them together have no more such processes at work than cores.
+        """
         self.fetcher = fetcher
         self.memo = memo
         self.models = models
         self.workers = workers
         self.limits = limits
         self.retry = retry
-        self._pool: WorkerPool[DecodeTask, bytes | None] | None = None
+        self.cores = cores
+        self._pool: WorkerPool[DecodeTask | HashTask, list[Made]] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, models: ModelRuntime | None = None) -> Pipeline:
@@ -141,6 +202,7 @@ class Pipeline:
             models or ModelRuntime.of(settings),
             workers=settings.worker_count,
             limits=Limits.of(settings),
+            cores=cores_of(settings),
         )
 
     def __enter__(self) -> Pipeline:
@@ -167,19 +229,20 @@ class Pipeline:
         started = time.monotonic()
         entries: list[Entry] = []
         computed = 0
-        with ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
+        with self.fetcher.sharing_hosts(), ThreadPoolExecutor(DOWNLOAD_THREADS) as threads:
             for chunk in _chunks(contents, CHUNK_CONTENTS * 4):
                 keys = [memo_key("download", content_type(each.content_type), each.uri) for each in chunk]
-                known = self.memo.get_many(keys)
-                outcomes = list(threads.map(self._download, chunk, [known.get(key) for key in keys]))
+                known = {key: codec.decode(data) for key, data in self.memo.get_many(keys).items()}
+                before = [known.get(key) for key in keys]
                 fresh = []
-                for content, key, outcome in zip(chunk, keys, outcomes, strict=True):
+                for content, key, old, outcome in zip(
+                    chunk, keys, before, self._downloaded(chunk, before, threads), strict=True
+                ):
                     if isinstance(outcome, ContentError):
                         entries.append(_failed(Entry(content), "download", outcome))
                         continue
-                    data = codec.encode(outcome)
-                    if data != known.get(key):
-                        fresh.append((key, data))
+                    if outcome is not old and (old is None or outcome.info != old.info):
+                        fresh.append((key, codec.encode(outcome)))
                     digest = outcome.info["digest"]
                     key = memo_key("download", content_type(content.content_type), digest)
                     entries.append(Entry(content, key, digest, outcome.info["size"], outcome.info["media_type"]))
@@ -202,14 +265,14 @@ class Pipeline:
         if pending:
             plugin = _plugin(entries)
             keys = {digest: value_key(stage, plugin, digest) for digest in pending}
-            refusals = [_refusal(key) for key in keys.values()]
+            refusals = [refusal_key(key) for key in keys.values()]
             if self.retry:
                 self.memo.delete(refusals)
             found = self.memo.contains(list(keys.values()))
             refused = self.memo.get_many(refusals)
             for digest, key in keys.items():
-                if _refusal(key) in refused:
-                    errors[digest] = ContentError(refused[_refusal(key)].decode())
+                if refusal_key(key) in refused:
+                    errors[digest] = ContentError(refused[refusal_key(key)].decode())
                 if digest in errors or key in found:
                     del pending[digest]
             done = len(entries) - len(pending)
@@ -236,7 +299,7 @@ class Pipeline:
         results: list[Entry] = []
         computed = 0
         for chunk in _chunks(entries, CHUNK_CONTENTS * 4):
-            keyed = [entry if entry.failure else replace(entry, key=_store_key(entry)) for entry in chunk]
+            keyed = [entry if entry.failure else replace(entry, key=store_key(entry)) for entry in chunk]
             todo = [
                 (before, after)
                 for before, after in zip(chunk, keyed, strict=True)
@@ -291,7 +354,7 @@ class Pipeline:
                 if isinstance(sketch, ContentError):
                     results[content_id] = Failure.of(entry.content, "hash", sketch)
                 else:
-                    results[content_id] = _fingerprint(replace(entry, key=_store_key(entry)), sketch)
+                    results[content_id] = _fingerprint(replace(entry, key=store_key(entry)), sketch)
         return [results[content.content_id] for content in contents]
 
     def _values(self, stage: str, plugin: ContentTypePlugin, entries: Sequence[Entry]) -> dict[str, Outcome]:
@@ -318,7 +381,7 @@ class Pipeline:
                 outcome.stage = outcome.stage or stage
                 if not outcome.retryable and outcome.stage == stage:
                     key = value_key(stage, plugin, digest)
-                    self.memo.put_many(stage, [(_refusal(key), outcome.reason.encode())])
+                    self.memo.put_many(stage, [(refusal_key(key), outcome.reason.encode())])
             yield digest, outcome
 
     def _decode(
@@ -326,22 +389,80 @@ class Pipeline:
     ) -> Iterator[tuple[str, Outcome | None]]:
         if not entries:
             return
-        if self._pool is None:
-            self._pool = WorkerPool(
-                decode_worker,
-                (self.fetcher, self.memo if self.memo.shared else None),
-                count=self.workers,
-                timeout_seconds=self.limits.timeout_seconds,
-                memory_bytes=self.limits.decode_memory_bytes,
-                sandbox=self.limits.sandbox,
-                writable=(*self.memo.folders, *self.limits.decoder_folders),
-            )
         gone: list[tuple[str, ContentError]] = []
-        for task, answer in self._pool.map(self._decode_tasks(plugin, entries, send_back, gone)):
-            if isinstance(answer, bytes) and not self.memo.shared:
-                self.memo.put_many("decode", [(task.key, answer)])
-            yield task.digest, codec.decode(answer) if isinstance(answer, bytes) else answer
+        large: list[DecodeTask | HashTask] = []
+        memory = self.limits.memory_of_each(self.workers)
+
+        def answers() -> Iterator[tuple[str, str, Made]]:
+            for task, answer in self._map(self._decode_tasks(plugin, entries, send_back, gone)):
+                assert isinstance(task, DecodeTask)
+                if isinstance(answer, OutOfMemory) and memory < self.limits.decode_memory_bytes:
+                    large.append(task)
+                else:
+                    yield task.digest, task.key, answer if isinstance(answer, ContentError) else answer[0]
+            if large:
+                with self._new_pool(1, self.limits.decode_memory_bytes) as alone:
+                    for task, answer in alone.map(large):
+                        assert isinstance(task, DecodeTask)
+                        yield task.digest, task.key, answer if isinstance(answer, ContentError) else answer[0]
+
+        yield from self._kept("decode", answers(), put=not self.memo.shared, send_back=send_back)
         yield from gone
+
+    def _map(
+        self, tasks: Iterable[DecodeTask | HashTask]
+    ) -> Iterator[tuple[DecodeTask | HashTask, list[Made] | ContentError]]:
+        """The tasks' answers from the worker processes, which are started where there are none yet."""
+        with self.cores.joined() if self.cores is not None else contextlib.nullcontext():
+            yield from self._the_pool().map(tasks)
+
+    def start(self) -> None:
+        """Start all worker processes now. While this process has one thread they are forked from it in no time."""
+        self._the_pool().start()
+
+    def _the_pool(self) -> WorkerPool[DecodeTask | HashTask, list[Made]]:
+        if self._pool is None:
+            self._pool = self._new_pool(self.workers, self.limits.memory_of_each(self.workers), self.cores)
+        return self._pool
+
+    def _new_pool(
+        self, workers: int, memory_bytes: int, at_once: Callable[[], int] | None = None
+    ) -> WorkerPool[DecodeTask | HashTask, list[Made]]:
+        return WorkerPool(
+            stage_worker,
+            (self.fetcher, self.memo if self.memo.shared else None),
+            count=workers,
+            timeout_seconds=self.limits.timeout_seconds,
+            memory_bytes=memory_bytes,
+            sandbox=self.limits.sandbox,
+            writable=(*self.memo.folders, *self.limits.decoder_folders),
+            at_once=at_once,
+        )
+
+    def _kept(
+        self, stage: str, answers: Iterable[tuple[str, str, Made]], *, put: bool, send_back: bool
+    ) -> Iterator[tuple[str, Outcome | None]]:
+        """Digest and outcome of each (digest, key, answer). put: the bytes go into the memo first, many at once."""
+        waiting: list[tuple[str, str, bytes]] = []
+        size = 0
+
+        def keep() -> Iterator[tuple[str, Outcome | None]]:
+            self.memo.put_many(stage, [(key, data) for _, key, data in waiting])
+            for digest, _, data in waiting:
+                yield digest, codec.decode(data) if send_back else None
+            waiting.clear()
+
+        for digest, key, answer in answers:
+            if isinstance(answer, bytes) and put:
+                waiting.append((digest, key, answer))
+                size += len(answer)
+                if len(waiting) >= CHUNK_CONTENTS or size >= CHUNK_BYTES:
+                    yield from keep()
+                    size = 0
+            else:
+                yield digest, codec.decode(answer) if isinstance(answer, bytes) else answer
+        if waiting:
+            yield from keep()
 
     def _decode_tasks(
         self,
@@ -369,12 +490,39 @@ class Pipeline:
     ) -> Iterator[tuple[str, Outcome | None]]:
         for values in self._chunks_of_values(plugin, entries, ("decode",)):
             good = {digest: decoded for digest, (decoded,) in values.items() if isinstance(decoded, Value)}
-            outcomes = _each(lambda batch: plugin.embed(batch, self.models), list(good.values()))
+            outcomes = each_outcome(lambda batch: plugin.embed(batch, self.models), list(good.values()))
             yield from self._keep("embed", plugin, values, dict(zip(good, outcomes, strict=True)))
 
     def _hash(
-        self, plugin: ContentTypePlugin, entries: Sequence[Entry], _: bool
+        self, plugin: ContentTypePlugin, entries: Sequence[Entry], send_back: bool
     ) -> Iterator[tuple[str, Outcome | None]]:
+        """In the worker processes; here where they cannot see the memo, or it has no longer what they would read."""
+        if not self.memo.shared or len(entries) < HASH_HERE:
+            yield from self._hash_here(plugin, entries)
+            return
+        by_digest = {entry.digest: entry for entry in entries}
+        evicted: list[Entry] = []
+
+        def answers(tasks: Iterable[HashTask]) -> Iterator[tuple[str, str, Made]]:
+            lost: list[HashTask] = []
+            for task, answer in self._map(tasks):
+                assert isinstance(task, HashTask)
+                if isinstance(answer, ContentError) and len(task.contents) > 1:
+                    lost += [HashTask(task.plugin, (content,)) for content in task.contents]
+                    continue
+                each = [answer] if isinstance(answer, ContentError) else answer
+                for (digest, keys), made in zip(task.contents, each, strict=True):
+                    if made is None:
+                        evicted.append(by_digest[digest])
+                    else:
+                        yield digest, keys[-1], made
+            if lost:  # One of them crashed, or all took too long.
+                yield from answers(lost)
+
+        yield from self._kept("hash", answers(_hash_tasks(plugin, entries)), put=True, send_back=send_back)
+        yield from self._hash_here(plugin, evicted)
+
+    def _hash_here(self, plugin: ContentTypePlugin, entries: Sequence[Entry]) -> Iterator[tuple[str, Outcome | None]]:
         def sketches(pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
             return [codec.sketch_to_value(plugin.hash(decoded, embedded)) for decoded, embedded in pairs]
 
@@ -385,7 +533,7 @@ class Pipeline:
                 if isinstance(decoded, Value) and isinstance(embedded, Value)
             }
             yield from self._keep(
-                "hash", plugin, values, dict(zip(good, _each(sketches, list(good.values())), strict=True))
+                "hash", plugin, values, dict(zip(good, each_outcome(sketches, list(good.values())), strict=True))
             )
 
     def _keep(
@@ -414,34 +562,54 @@ class Pipeline:
     ) -> Iterator[dict[str, tuple[Outcome, ...]]]:
         """Digest -> the values of `stages`, in chunks bounded in number and in bytes."""
         chunk: dict[str, tuple[Outcome, ...]] = {}
-        size = 0
-        for part in _chunks(entries, 8):
+        size = start = 0
+        step = READ_CONTENTS
+        while start < len(entries):
+            part = entries[start : start + step]
+            start += len(part)
             columns = [self._values(stage, plugin, part) for stage in stages]
+            read = 0
             for entry in part:
                 row = tuple(column[entry.digest] for column in columns)
                 chunk[entry.digest] = row
-                size += sum(array.nbytes for each in row if isinstance(each, Value) for array in each.arrays.values())
+                read += sum(array.nbytes for each in row if isinstance(each, Value) for array in each.arrays.values())
+            size += read
+            step = min(CHUNK_CONTENTS, max(READ_CONTENTS, READ_BYTES * len(part) // max(1, read)))
             if len(chunk) >= CHUNK_CONTENTS or size >= CHUNK_BYTES:
                 yield chunk
                 chunk, size = {}, 0
         if chunk:
             yield chunk
 
-    def _download(self, content: Content, known: bytes | None) -> Outcome:
-        before = codec.decode(known) if known is not None else None
+    def _downloaded(
+        self, contents: Sequence[Content], before: Sequence[Value | None], threads: ThreadPoolExecutor
+    ) -> Iterator[Outcome]:
+        """What `_download` gives for each. To look at a known file takes less time than to tell a thread to do it."""
+        waiting = [
+            old
+            if old is not None
+            and content.uri.startswith("file:")
+            and self.fetcher.validator(content.uri) == old.info["validator"]
+            else threads.submit(self._download, content, old)
+            for content, old in zip(contents, before, strict=True)
+        ]
+        for each in waiting:
+            yield each if isinstance(each, Value) else each.result()
+
+    def _download(self, content: Content, before: Value | None) -> Outcome:
         try:
             fetched = self.fetcher.fetch_if_changed(content.uri, before.info["validator"] if before else "")
             if fetched is None:
                 assert before is not None
                 return before
-            media_type = _recognise(content_type(content.content_type), fetched.head)
+            media_type = recognise(content_type(content.content_type), fetched.head)
         except ContentError as error:
             return error
         facts = {"digest": fetched.digest, "size": fetched.size, "media_type": media_type}
         return Value({}, {**facts, "validator": fetched.validator})
 
 
-def _recognise(plugin: ContentTypePlugin, head: bytes) -> str:
+def recognise(plugin: ContentTypePlugin, head: bytes) -> str:
     """The media type of bytes that `plugin` takes; raises `ContentError` that says what they are instead."""
     if not head:
         raise ContentError("the file is empty")
@@ -458,6 +626,21 @@ def _recognise(plugin: ContentTypePlugin, head: bytes) -> str:
     raise ContentError(f"unsupported format: the bytes are no {plugin.name} that can be decoded")
 
 
+def _hash_tasks(plugin: ContentTypePlugin, entries: Sequence[Entry]) -> Iterator[HashTask]:
+    """A few small contents a task; a large one has a task of its own."""
+    task: list[tuple[str, tuple[str, str, str]]] = []
+    size = 0
+    for entry in entries:
+        decode, embed, hash_ = (value_key(stage, plugin, entry.digest) for stage in ("decode", "embed", "hash"))
+        if task and (len(task) >= READ_CONTENTS or size + entry.size > READ_BYTES):
+            yield HashTask(plugin.name, tuple(task))
+            task, size = [], 0
+        task.append((entry.digest, (decode, embed, hash_)))
+        size += entry.size
+    if task:
+        yield HashTask(plugin.name, tuple(task))
+
+
 def _plugin(entries: Sequence[Entry]) -> ContentTypePlugin:
     return content_type(entries[0].content.content_type)
 
@@ -466,12 +649,12 @@ def _failed(entry: Entry, stage: str, error: ContentError) -> Entry:
     return replace(entry, key="", failure=Failure.of(entry.content, error.stage or stage, error))
 
 
-def _refusal(key: str) -> str:
+def refusal_key(key: str) -> str:
     """The memo key of the reason why the value of `key` cannot be made."""
     return f"{key}!"
 
 
-def _store_key(entry: Entry) -> str:
+def store_key(entry: Entry) -> str:
     """The key of a stored fingerprint: the sketch's, and what the record says beside it."""
     parts = [STORE_VERSION, entry.key, entry.content.uri, dict(entry.content.metadata)]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -486,7 +669,7 @@ def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def _each(make: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item]) -> list[Outcome]:
+def each_outcome(make: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item]) -> list[Outcome]:
     """`make(items)`; where it fails, halve until the items at fault stand alone, each with its own error."""
     if not items:
         return []
@@ -504,4 +687,4 @@ def _each(make: Callable[[Sequence[Item]], list[Value]], items: Sequence[Item]) 
         if len(items) == 1:
             return [ContentError(f"{type(error).__name__}: {error}")]
     middle = len(items) // 2
-    return _each(make, items[:middle]) + _each(make, items[middle:])
+    return each_outcome(make, items[:middle]) + each_outcome(make, items[middle:])

@@ -100,6 +100,19 @@ def code_version(stage: str) -> str:
     return ", ".join(sorted(parts))
 
 
+def asset_version(stage: str) -> str:
+    """The code version of a stage's asset: `code_version`, and a digest of those of the stages before it.
+
+    What a stage makes changes with each of them. So Dagster shows all that a new version makes out of date at once,
+    not each asset only when the one before it has been made anew.
+    """
+    before = [code_version(each) for each in STAGES[: STAGES.index(stage)]]
+    if not before:
+        return code_version(stage)
+    digest = hashlib.blake2b(json.dumps(before).encode(), digest_size=4).hexdigest()
+    return f"{code_version(stage)} (after {digest})"
+
+
 def recipe(plugin: ContentTypePlugin) -> str:
     """A digest of every stage version of a content type: a batch stored under it is up to date."""
     return memo_key("hash", plugin, value_key("hash", plugin, ""), DOWNLOAD_VERSION, STORE_VERSION)

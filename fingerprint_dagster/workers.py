@@ -39,6 +39,13 @@ class WorkerError(FingerprintError):
     """The workers themselves cannot run: not the fault of any content."""
 
 
+class OutOfMemory(ContentError):
+    """A task that needs more memory than its process may take."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return OutOfMemory, (self.reason,)
+
+
 class _Worker(Generic[Task]):
     """One process, its pipe, and the task it has in hand."""
 
@@ -72,11 +79,13 @@ class WorkerPool(Generic[Task, Result]):
     """A fixed number of processes that each do one task at a time.
 
     work: a module-level factory; each process calls `work(*arguments)` once and gets the function that does a task.
-        That function returns a result, or raises `ContentError` for a task that is at fault.
+        That function returns a result, or raises `ContentError` for a task that is at fault. Any other
+        `FingerprintError` (a full disk, a wrong setting) is no task's fault, and raised by whoever waits for results.
     count: processes. timeout_seconds: time limit of one task. memory_bytes: what one process may add to its address
         space, and the largest file it may write.
     sandbox: confine the processes: no network, no programs, and no writing but to a folder for temporary files and to
         those of `writable`, which are made where they are missing. See the module `sandbox`.
+    at_once: asked again and again how many of the processes may work now; at least one. By default all.
     Tasks and results travel through a pipe, so they should be small. Use as a context manager, from one thread.
     """
 
@@ -90,9 +99,12 @@ class WorkerPool(Generic[Task, Result]):
         memory_bytes: int,
         sandbox: bool = True,
         writable: Sequence[Path] = (),
+        at_once: Callable[[], int] | None = None,
     ) -> None:
         self.count = count
+        self._at_once = at_once or (lambda: count)
         self.timeout_seconds = timeout_seconds
+        self._limit = timeout_seconds  # of the tasks in hand
         self._target = (work, arguments, timeout_seconds, memory_bytes)
         self._sandbox = sandbox
         self._writable = list(writable)
@@ -105,6 +117,11 @@ class WorkerPool(Generic[Task, Result]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start every process now, not when there is work for it."""
+        while len(self._workers) < self.count:
+            self._workers.append(_Worker(self._start))
+
     def close(self) -> None:
         """End every process at once."""
         while self._workers:
@@ -112,6 +129,26 @@ class WorkerPool(Generic[Task, Result]):
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
+
+    def wait_ready(self) -> None:
+        """Start the processes that are not there, and wait until they are ready. Raises `WorkerError` if one cannot."""
+        self.start()
+        while not all(worker.ready for worker in self._workers):
+            list(self._collect())
+
+    def do(self, task: Task, seconds: float | None = None) -> Result:
+        """The result of one task. Raises `ContentError` where it ends in one, `WorkerError` if no process can start.
+
+        seconds: the time limit of this task, where it is shorter than that of the pool.
+        """
+        self._limit = min(self.timeout_seconds if seconds is None else seconds, self.timeout_seconds)
+        try:
+            ((_, outcome),) = self.map([task])
+        finally:
+            self._limit = self.timeout_seconds
+        if isinstance(outcome, ContentError):
+            raise outcome
+        return outcome
 
     def map(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | ContentError]]:
         """Every task with its result or the error it ended in, in the order of completion.
@@ -132,13 +169,13 @@ class WorkerPool(Generic[Task, Result]):
         busy = True
         while busy:
             for worker in list(self._workers):
-                if worker.ready and worker.task is None:
+                if worker.ready and worker.task is None and self._in_hand() < self._at_once():
                     task = waiting.popleft() if waiting else next(source, None)
-                    if task is not None and not worker.give(task, self.timeout_seconds):
+                    if task is not None and not worker.give(task, self._limit):
                         waiting.appendleft(task)
                         self._workers.remove(worker)
                         worker.end()
-            if len(self._workers) < self.count:
+            if len(self._workers) < min(self.count, self._at_once()):
                 starting = sum(not worker.ready for worker in self._workers)
                 if len(waiting) <= starting and (task := next(source, None)) is not None:
                     waiting.append(task)
@@ -150,6 +187,9 @@ class WorkerPool(Generic[Task, Result]):
             if not busy and (task := next(source, None)) is not None:
                 waiting.append(task)
                 busy = True
+
+    def _in_hand(self) -> int:
+        return sum(worker.task is not None for worker in self._workers)
 
     def _collect(self) -> Iterator[tuple[Task, Result | ContentError]]:
         """Wait until some worker reports, dies or overruns its time, and yield what came of it."""
@@ -169,6 +209,8 @@ class WorkerPool(Generic[Task, Result]):
                     worker.ready = True
                 elif worker.task is not None:
                     task, worker.task = worker.task, None
+                    if isinstance(message, FingerprintError) and not isinstance(message, ContentError):
+                        raise message
                     yield task, message
             # It may have reported in time, while the caller was busy with another's result.
             elif time.monotonic() >= worker.deadline and not worker.pipe.poll():
@@ -181,7 +223,7 @@ class WorkerPool(Generic[Task, Result]):
             raise WorkerError(f"a worker process could not start (exit code {code}); its error is printed above")
         cause = _describe(code)
         if overrun or cause in ("SIGALRM", "SIGXCPU"):
-            yield worker.task, ContentError(f"took longer than {self.timeout_seconds:g} s", retryable=True)
+            yield worker.task, ContentError(f"took longer than {self._limit:.3g} s", retryable=True)
         elif cause in _FROM_OUTSIDE:
             reason = f"the decoder was ended by {cause}: short of memory, or shut down"
             yield worker.task, ContentError(reason, retryable=True)
@@ -243,7 +285,7 @@ def _serve(
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    _keep_freed_memory()
+    keep_freed_memory()
     do = work(*arguments)
     if temporary is not None:
         confine(writable, temporary, memory_bytes)
@@ -261,10 +303,10 @@ def _serve(
             answer: Any
             try:
                 answer = do(task)
-            except ContentError as error:
+            except FingerprintError as error:
                 answer = error
             except MemoryError:
-                answer = ContentError(f"needs more than the {memory_bytes >> 20} MiB of memory a decoder may use")
+                answer = OutOfMemory(f"needs more than the {memory_bytes >> 20} MiB of memory a decoder may use")
             except Exception as error:
                 answer = ContentError(f"the decoder failed: {type(error).__name__}: {error}")
             if os.name == "posix":
@@ -281,7 +323,7 @@ def _limit_processor_time(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the allocator reuse the memory of one picture for the next, not return it and fault it in page by page.
 
     glibc only. Saves 3 of 11 ms of a 1080p JPEG; 32 MiB is the largest threshold that it takes.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from fingerprint_dagster.assets.batches import BATCHES
+from fingerprint_dagster.assets.batches import BATCHES, priority_tags
 from fingerprint_dagster.catalog import Batch
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.jobs.fingerprint import fingerprint_job
@@ -24,7 +24,9 @@ def requests_for(batches: Iterable[Batch]) -> list[dg.RunRequest]:
     """A run for each batch. The run key is the batch, so no batch is requested twice."""
     return [
         dg.RunRequest(
-            run_key=batch.name, partition_key=batch.name, tags={"fingerprint/content_type": batch.content_type}
+            run_key=batch.name,
+            partition_key=batch.name,
+            tags={"fingerprint/content_type": batch.content_type, **priority_tags(batch.size)},
         )
         for batch in batches
     ]

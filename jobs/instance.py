@@ -12,7 +12,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 
-from fingerprint_dagster.assets.batches import EMBED_POOL
+from fingerprint_dagster.durable import write_durably
 from fingerprint_dagster.settings import Settings, get_settings
 
 RUNNER_TAG = "fingerprint/runner"
@@ -20,9 +20,10 @@ DAGSTER_YAML = """\
 # Made by fingerprint_dagster; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry: {enabled: false}
 nux: {enabled: false}
+run_launcher: {module: fingerprint_dagster.jobs.launcher, class: WarmRunLauncher}
 concurrency:
   runs: {max_concurrent_runs: %(runs)d}
-  pools: {default_limit: 1, granularity: op}
+  pools: {granularity: op}
 run_queue: {dequeue_interval_seconds: 1}
 run_monitoring: {enabled: true, poll_interval_seconds: 15, free_slots_after_run_end_seconds: 30}
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
@@ -41,10 +42,7 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """The instance of these settings, made if need be, with a slot in the embed pool for each GPU.
-
-    Without a GPU there is a slot for each run, since steps of different runs then share the processor as they like.
-    """
+    """The instance of these settings, made if need be."""
     home = dagster_home(settings)
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / ".lock"):  # Two processes that make Dagster's databases at once break each other's.
@@ -57,18 +55,18 @@ def _open(home: Path, settings: Settings) -> dg.DagsterInstance:
         ("workspace.yaml", WORKSPACE_YAML),
     ):
         if not (home / name).exists():
-            (home / name).write_text(text, encoding="utf-8")
-    instance = dg.DagsterInstance.from_config(str(home))
-    slots = gpu_count(settings.device) or settings.run_count
-    pools = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
-    if EMBED_POOL not in pools:  # A limit that a person set stays.
-        instance.event_log_storage.set_concurrency_slots(EMBED_POOL, slots)
-    return instance
+            write_durably(home / name, text)
+    return dg.DagsterInstance.from_config(str(home))
 
 
 def runner_identity() -> str:
-    """Which process of which machine this is: `host/pid/start`. The start tells a pid from its next owner."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+    """Which process of which machine this is; see `identity_of`."""
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> str:
+    """A process of this machine as `host/pid/start`. The start tells a pid from its next owner."""
+    return f"{socket.gethostname()}/{pid}/{_start_of(pid)}"
 
 
 def is_running(runner: str) -> bool:
@@ -81,9 +79,14 @@ def end_dead_runs(instance: dg.DagsterInstance) -> int:
     """Mark as failed the runs whose runner on this machine is gone, and free their pool slots; returns their number.
 
     A runner that is killed outright, or loses its power, cannot report the end of its run. Dagster would show it as
-    started for ever, and let no other run have the slot it held.
+    started for ever, or as never started, and let no other run have the slot it held.
     """
-    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    unfinished = [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
     ended = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
         runner = run.tags.get(RUNNER_TAG, "")
@@ -108,15 +111,6 @@ def _start_of(pid: int) -> str:
     except ProcessLookupError:
         return ""
     return "unknown"  # A system without /proc.
-
-
-def gpu_count(device: str) -> int:
-    """NVIDIA GPUs that may be used, counted without loading torch."""
-    if device.startswith("cpu"):
-        return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return present if visible is None else min(present, len([each for each in visible.split(",") if each.strip()]))
 
 
 class HomeStorage(DagsterSqliteStorage):

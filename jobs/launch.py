@@ -7,9 +7,9 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,28 +34,53 @@ class RunReport:
     stages: dict[str, dict[str, int]]
 
 
-class _Runner:
-    """A runner process and the batch it has in hand."""
+def workers_of_each(settings: Settings, runs: int) -> dict[str, str]:
+    """The environment variable that gives each of so many runs its worker processes, unless a person has set it.
 
-    def __init__(self, environment: dict[str, str], log: Path, retry: bool) -> None:
-        command = [sys.executable, "-m", "fingerprint_dagster.jobs.runner", *(["--retry"] if retry else [])]
-        with log.open("ab") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                start_new_session=True,  # An interrupt reaches it from us, once, and not from the terminal too.
-                text=True,
-            )
+    Twice its part of the cores, so that none stands idle while the other runs load, store or end.
+    """
+    if settings.workers:
+        return {}
+    return {"FINGERPRINT_WORKERS": str(min(settings.worker_count, 2 * -(-settings.worker_count // runs)))}
+
+
+class _Runner:
+    """The connection to a runner, and the batch it has in hand."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.answers = connection.makefile("r", encoding="utf-8")
         self.batch: str | None = None
 
     def give(self, batch: str) -> None:
-        assert self.process.stdin is not None
         self.batch = batch
-        self.process.stdin.write(batch + "\n")
-        self.process.stdin.flush()
+        self.connection.sendall(f"{batch}\n".encode())
+
+    def close(self) -> None:
+        self.answers.close()
+        self.connection.close()
+
+
+def _start_runners(
+    count: int, environment: dict[str, str], log: Path, retry: bool
+) -> tuple[subprocess.Popen[bytes], list[_Runner]]:
+    """Start the process that forks so many runners."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    theirs = [other.fileno() for _, other in pairs]
+    command = [sys.executable, "-m", "fingerprint_dagster.jobs.runner", ",".join(map(str, theirs))]
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [*command, "--retry"] if retry else command,
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            env=environment,
+            pass_fds=theirs,
+            start_new_session=True,  # An interrupt reaches it from us, once, and not from the terminal too.
+        )
+    for _, other in pairs:
+        other.close()
+    return process, [_Runner(ours) for ours, _ in pairs]
 
 
 def run_batches(
@@ -78,23 +103,17 @@ def run_batches(
     log.write_bytes(b"")
     progress = settings.home / f"progress.{os.getpid()}"
     count = min(settings.run_count, len(batches))
-    environment = os.environ | settings.environment() | {VARIABLE: str(progress)}
+    environment = os.environ | settings.environment() | {VARIABLE: str(progress)} | workers_of_each(settings, count)
     if not warm_models:
         environment["FINGERPRINT_WARM_MODELS"] = "0"
-    if not settings.workers and count > 1:
-        # Runs share the cores: all of them for one run, a part for each of several.
-        environment["FINGERPRINT_WORKERS"] = str(max(1, -(-settings.worker_count // count)))
-    runners: list[_Runner] = []
     reports: list[RunReport] = []
     waiting = deque(batches)
     reader = ProgressReader(progress)
+    process, runners = _start_runners(count, environment, log, retry)
     try:
         with selectors.DefaultSelector() as selector:
-            for _ in range(count):
-                runner = _Runner(environment, log, retry)
-                runners.append(runner)
-                assert runner.process.stdout is not None
-                selector.register(runner.process.stdout, selectors.EVENT_READ, runner)
+            for runner in runners:
+                selector.register(runner.connection, selectors.EVENT_READ, runner)
                 runner.give(waiting.popleft())
             while len(reports) < len(batches):
                 ready = selector.select(_LOOK_SECONDS)
@@ -102,9 +121,9 @@ def run_batches(
                     on_progress(*news)
                 for key, _ in ready:
                     runner = key.data
-                    line = key.fileobj.readline()  # type: ignore[union-attr]
+                    line = runner.answers.readline()
                     if not line:
-                        raise FingerprintError(_obituary(runner, log))
+                        raise FingerprintError(_obituary(runner.batch, process, log))
                     reports.append(RunReport(**json.loads(line)))
                     runner.batch = None
                     if waiting:
@@ -112,31 +131,27 @@ def run_batches(
             for news in reader.news():
                 on_progress(*news)
     finally:
-        _stop(runners)
+        _stop(process, runners)
         progress.unlink(missing_ok=True)
     return reports
 
 
-def _stop(runners: Sequence[_Runner]) -> None:
-    """Interrupt the runs that still go on and wait for their end; idle runners end by themselves, without an input."""
-    busy = [runner for runner in runners if runner.batch is not None and runner.process.poll() is None]
-    for runner in busy:
-        runner.process.send_signal(signal.SIGINT)
+def _stop(process: subprocess.Popen[bytes], runners: Sequence[_Runner]) -> None:
+    """Interrupt the runs that still go on; wait for the end of all runners, which end without a connection."""
+    if any(runner.batch is not None for runner in runners) and process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
     for runner in runners:
-        assert runner.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            runner.process.stdin.close()
-    deadline = time.monotonic() + _STOP_SECONDS
-    for runner in busy:
-        try:
-            runner.process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(runner.process.pid, signal.SIGKILL)
-            runner.process.wait()
+        runner.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def _obituary(runner: _Runner, log: Path) -> str:
-    code = runner.process.wait()
+def _obituary(batch: str | None, process: subprocess.Popen[bytes], log: Path) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1.0)
     tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = tail[-1] if tail else "it wrote nothing"
-    return f"the process that ran batch {runner.batch} ended with exit code {code}: {last} (more in {log})"
+    return f"the process that ran batch {batch} has ended: {last} (more in {log})"

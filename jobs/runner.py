@@ -1,32 +1,30 @@
-"""One process that executes runs, one after another: `python -m fingerprint_dagster.jobs.runner`.
+"""The processes that execute runs, one after another: `python -m fingerprint_dagster.jobs.runner FD,FD,...`.
 
-It reads a batch name a line from standard input, executes the job for it on the local instance, and answers each with
-one JSON line on standard output. The fork server of its first run serves all the others. An interrupt ends the run in
-hand the way Dagster does it; a closed input ends the process.
+Everything is imported once; then a runner is forked for each of the connections, which are inherited sockets. A runner
+reads a batch name a line, executes the job for it on the local instance, and answers each with one JSON line. Its
+decoders, its models and its connections to the memo serve one run after another. An interrupt ends the run in hand the
+way Dagster does it; a closed connection ends the runner.
 """
 
 from __future__ import annotations
 
-import gc
 import json
-import multiprocessing
+import os
+import signal
+import socket
 import sys
-from collections.abc import Mapping
-from multiprocessing import forkserver
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-if __name__ == "__main__":
-    gc.disable()  # Until all is imported; see jobs/warm.py.
-    # The fork server's imports take seconds. They go on beside this process's own.
-    multiprocessing.set_forkserver_preload(["fingerprint_dagster.jobs.warm"])
-    forkserver.ensure_running()
+import fingerprint_dagster.jobs.warm  # noqa: F401 - first: it sets variables, and loads what a fork may find loaded
 
-import dagster as dg
+import dagster as dg  # isort: skip
 
 from fingerprint_dagster.assets.batches import BATCHES, COUNTS, RETRY_TAG
-from fingerprint_dagster.definitions import resolved_job
+from fingerprint_dagster.definitions import build_resources, resolved_job
 from fingerprint_dagster.jobs.instance import RUNNER_TAG, end_dead_runs, open_instance, runner_identity
 from fingerprint_dagster.settings import get_settings
+from fingerprint_dagster.workers import keep_freed_memory
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
@@ -63,22 +61,38 @@ def _error_of(event: dg.DagsterEvent) -> str:
     return error.to_string() if error is not None else event.message or event.event_type_value
 
 
-def main() -> int:
-    """Serve until standard input closes or an interrupt comes."""
-    tags = {RUNNER_TAG: runner_identity()} | ({RETRY_TAG: "true"} if "--retry" in sys.argv[1:] else {})
+def _serve(connection: socket.socket, *, retry: bool, first: bool) -> int:
+    """The life of a runner. first: it also ends the runs whose runner was killed."""
+    settings = get_settings()
+    keep_freed_memory()
+    # While this process has one thread: then the decoders are forked from it.
+    build_resources(settings)["pipeline"].engine().start()  # type: ignore[attr-defined]
+    tags = {RUNNER_TAG: runner_identity()} | ({RETRY_TAG: "true"} if retry else {})
     try:
-        with open_instance(get_settings()) as instance:
-            end_dead_runs(instance)
-            while line := sys.stdin.readline():
-                answer = run_batch(instance, line.strip(), tags)
-                sys.stdout.write(json.dumps(answer) + "\n")
-                sys.stdout.flush()
+        with connection.makefile("rw", encoding="utf-8") as lines, open_instance(settings) as instance:
+            if first:
+                end_dead_runs(instance)
+            while line := lines.readline():
+                lines.write(json.dumps(run_batch(instance, line.strip(), tags)) + "\n")
+                lines.flush()
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         return 130
     return 0
 
 
+def main(connections: Sequence[int], *, retry: bool) -> int:
+    """Fork a runner for each connection and wait for the end of all."""
+    for number, descriptor in enumerate(connections):
+        if os.fork() == 0:
+            for other in set(connections) - {descriptor}:
+                os.close(other)
+            return _serve(socket.socket(fileno=descriptor), retry=retry, first=number == 0)
+    for descriptor in connections:
+        os.close(descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # It ends the runners, and they end this.
+    codes = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in connections]
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)
+
+
 if __name__ == "__main__":
-    gc.freeze()
-    gc.enable()
-    sys.exit(main())
+    sys.exit(main([int(each) for each in sys.argv[1].split(",")], retry="--retry" in sys.argv[2:]))

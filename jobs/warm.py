@@ -1,8 +1,8 @@
-"""What the fork server of a run imports once, so that every step process starts in a moment.
+"""What the process that runners are forked from imports once, so that each of them is ready in a moment.
 
-Steps are forked from it. So it loads libraries and nothing else: no CUDA call, no inference, no thread - a fork of a
-process that has used them hangs or fails. LanceDB itself starts a thread when it is imported, so it is left to the
-one step that needs it; what makes its import slow is loaded here.
+It loads libraries and nothing else: no CUDA call, no inference, no thread - a fork of a process that has used them
+hangs or fails. LanceDB itself starts a thread when it is imported, so it is left to the runner that first needs it;
+what makes its import slow is loaded here. It also serves as what Dagster's own fork server loads for its steps.
 """
 
 # ruff: noqa: E402 - the variables must be set before numpy and torch are loaded.
@@ -23,8 +23,8 @@ from fingerprint_dagster.media.registry import content_types
 # Set to 0 by whoever knows that no model will be needed: torch and torchvision take three seconds.
 MODELS_VARIABLE = "FINGERPRINT_WARM_MODELS"
 
-# What a step imports on its way to our code, and in the hash and store stages. Names that are not ours may vanish in
-# another release; then a step starts half a second later, and nothing else happens.
+# What a run imports on its way to our code, and in the hash and store stages. Names that are not ours may vanish in
+# another release; then a run starts half a second later, and nothing else happens.
 LATER_IMPORTS = (
     "alembic.config",
     "cv2",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +16,8 @@ from fingerprint_dagster.index.store import Store, open_store
 from fingerprint_dagster.memo import Memo, open_memo
 from fingerprint_dagster.models import ModelRuntime
 from fingerprint_dagster.pipeline import Limits, Pipeline
+from fingerprint_dagster.settings import available_cores
+from fingerprint_dagster.share import Share, turn
 from fingerprint_dagster.sources import Fetcher, Guard
 
 
@@ -39,6 +45,7 @@ class FetcherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     allowed_networks: list[str] = Field(default=[], description="Networks and hosts that may be private.")
     allowed_folders: list[str] = Field(default=[], description="Folders files must lie in; empty means anywhere.")
     downloads_per_host: int = Field(default=8, description="Downloads from one host at once.")
+    shares: str = Field(default="", description="Folder through which runs share that; empty means they do not.")
     requests_per_second: float = Field(default=0.0, description="To one host; 0 means any number.")
     proxy: str = Field(default="", description="HTTP proxy of all downloads; empty means none.")
 
@@ -56,7 +63,9 @@ class FetcherResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 tuple(Path(folder) for folder in self.allowed_folders),
             ),
             ipfs_gateways=self.ipfs_gateways,
-            downloads_per_host=self.downloads_per_host,
+            downloads_per_host=Share(Path(self.shares) / "downloads", self.downloads_per_host)
+            if self.shares
+            else self.downloads_per_host,
             requests_per_second=self.requests_per_second,
             proxy=self.proxy,
         )
@@ -114,9 +123,33 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     decode_memory_bytes: int = Field(description="Memory that one decoding process may take.")
     sandbox: bool = Field(default=True, description="Confine decoding processes: no network, hardly any writing.")
     decoder_folders: list[str] = Field(default=[], description="Folders decoding processes may write to all the same.")
+    shares: str = Field(default="", description="Folder through which runs share the cores; empty means they do not.")
 
-    def open(self, *, retry: bool = False) -> Pipeline:
-        """A pipeline, for one step. retry: try again what failed for good before."""
+    @contextlib.contextmanager
+    def open(self, *, retry: bool = False) -> Iterator[Pipeline]:
+        """The pipeline of this process, for one step. retry: try again what failed for good before."""
+        engine = self.engine()
+        engine.retry = retry
+        yield engine
+
+    def gpu(self) -> contextlib.AbstractContextManager[None]:
+        """Wait for the GPU that the models run on, if they do, until no other run of this machine embeds there."""
+        device = self.models.device
+        if not self.shares or not gpu_count(device):
+            return contextlib.nullcontext()
+        _, _, number = device.partition(":")
+        return turn(Path(self.shares) / f"gpu-{number or 0}")
+
+    def engine(self) -> Pipeline:
+        """The pipeline of this process: its worker processes, its models and its memo serve one step after another."""
+        global _engine
+        config = (os.getpid(), repr(self))
+        if _engine is None or _engine[0] != config:
+            close_engine()
+            _engine = (config, self._new_engine())
+        return _engine[1]
+
+    def _new_engine(self) -> Pipeline:
         return Pipeline(
             self.fetcher.open(),
             self.memo.open(),
@@ -128,5 +161,27 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 self.sandbox,
                 tuple(Path(folder) for folder in self.decoder_folders),
             ),
-            retry=retry,
+            cores=Share(Path(self.shares) / "cores", available_cores()) if self.shares else None,
         )
+
+
+def gpu_count(device: str) -> int:
+    """NVIDIA GPUs that may be used, counted without loading torch."""
+    if device.startswith("cpu"):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return present if visible is None else min(present, len([each for each in visible.split(",") if each.strip()]))
+
+
+_engine: tuple[tuple[int, str], Pipeline] | None = None
+"""The process it was made in and its configuration, and the pipeline itself. Another configuration replaces it."""
+
+
+@atexit.register
+def close_engine() -> None:
+    """End the worker processes of this process's pipeline, if it has one."""
+    global _engine
+    if _engine is not None and _engine[0][0] == os.getpid():
+        _engine[1].close()
+    _engine = None

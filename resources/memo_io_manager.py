@@ -41,7 +41,7 @@ class MemoIOManager(dg.ConfigurableIOManager):
         path = self._path(context)
         try:
             return _from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, json.JSONDecodeError):  # Never written, or written when the power was cut.
             stage = context.asset_key.path[-1]
             raise dg.Failure(
                 f"the result of stage {stage!r} for batch {_batch(context)!r} is gone from {self.results}; "

@@ -93,6 +93,10 @@ def waveform(waveform_package: Waveform, monkeypatch: pytest.MonkeyPatch) -> Ite
     server = forkserver._forkserver  # type: ignore[attr-defined]
     if server._forkserver_pid not in _waveform_servers:
         # Worker processes have the environment that their fork server was started with; let it start anew.
+        # It ends when they have ended.
+        engine = sys.modules.get("fingerprint_dagster.resources.engine")
+        if engine is not None:
+            engine.close_engine()
         server._stop()
     waveform_package.forget()
     yield waveform_package

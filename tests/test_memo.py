@@ -1,9 +1,14 @@
-"""What every memo must do, run on the one in memory and the one on disk; then what only the one on disk can."""
+"""What every memo must do, run on those in memory, on disk, in a Redis server and in an S3 bucket; then the rest.
+
+The Redis server is a real one, started here where the machine has it; S3 is moto's HTTP server.
+"""
 
 import multiprocessing
 import os
 import pickle
+import shutil
 import sqlite3
+import subprocess
 import tempfile
 import threading
 import time
@@ -11,14 +16,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from running import free_port
 
-from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.errors import FingerprintError, UsageError
 from fingerprint_dagster.memo import Memo, StageUsage, open_memo
 from fingerprint_dagster.memo.disk import INLINE_BYTES, TOUCH_SECONDS, DiskMemo
+from fingerprint_dagster.memo.envelope import HEADER_BYTES, seal, unseal
 from fingerprint_dagster.memo.memory import MemoryMemo
+from fingerprint_dagster.memo.object_store import ObjectMemo
 
 GIB = 1 << 30
 DAY = 86400.0
@@ -51,13 +59,83 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture(params=["memory", "disk"])
-def memo_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory://" if request.param == "memory" else str(tmp_path / "new" / "memo")
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis server of our own."""
+    redis = pytest.importorskip("redis")
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("there is no redis-server on this machine")
+    port, folder = free_port(), tmp_path_factory.mktemp("redis")
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+    client = redis.Redis(port=port)
+    for _ in range(200):
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            time.sleep(0.05)
+    yield f"redis://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
 
 
 @pytest.fixture
-def memo(memo_uri: str) -> Memo:
+def redis_uri(redis_server: str) -> str:
+    import redis
+
+    redis.Redis.from_url(redis_server).flushall()
+    return f"{redis_server}/0"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server on loopback."""
+    server = pytest.importorskip("moto.server")
+    pytest.importorskip("obstore")
+    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    boto3 = pytest.importorskip("boto3")
+    values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": s3_server}
+    for name, value in values.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    bucket = boto3.resource("s3", region_name="us-east-1", endpoint_url=s3_server).create_bucket(Bucket="memo")
+    yield "s3://memo/of a/team"
+    bucket.objects.all().delete()
+    bucket.delete()
+
+
+@pytest.fixture
+def disk_uri(tmp_path: Path) -> str:
+    return str(tmp_path / "new" / "memo")
+
+
+@pytest.fixture
+def memory_uri() -> str:
+    return "memory://"
+
+
+@pytest.fixture(params=["memory", "disk", "redis"])
+def memo_uri(request: pytest.FixtureRequest) -> str:
+    """Where a memo is that knows when its entries were used, and what they weigh."""
+    return str(request.getfixturevalue(f"{request.param}_uri"))
+
+
+@pytest.fixture(params=["memory", "disk", "redis", "s3"])
+def memo(request: pytest.FixtureRequest) -> Memo:
+    return open_memo(request.getfixturevalue(f"{request.param}_uri"), max_bytes=GIB, ttl_seconds=DAY)
+
+
+@pytest.fixture
+def aging_memo(memo_uri: str) -> Memo:
     return open_memo(memo_uri, max_bytes=GIB, ttl_seconds=DAY)
 
 
@@ -96,10 +174,11 @@ def test_the_latest_value_of_a_key_counts(memo: Memo, first: bytes, second: byte
 
 
 def test_thousands_of_keys_at_once(memo: Memo) -> None:
-    items = {key(number): str(number).encode() for number in range(3000)}
+    count = 300 if isinstance(memo, ObjectMemo) else 3000  # a request each, and the server is slow
+    items = {key(number): str(number).encode() for number in range(count)}
     memo.put_many("hash", items.items())
     assert memo.get_many(list(items)) == items
-    assert memo.contains([key(number) for number in range(2990, 3010)]) == set(list(items)[2990:])
+    assert memo.contains([key(number) for number in range(count - 10, count + 10)]) == set(list(items)[-10:])
 
 
 @pytest.mark.parametrize("value", [SMALL, LARGE])
@@ -147,7 +226,8 @@ def test_reading_does_not_make_an_entry_younger_but_putting_does(memo: Memo, clo
     assert memo.contains([key(1), key(2)]) == {key(2)}
 
 
-def test_evict_drops_what_is_too_old_and_nothing_else(memo: Memo, clock: Clock) -> None:
+def test_evict_drops_what_is_too_old_and_nothing_else(aging_memo: Memo, clock: Clock) -> None:
+    memo = aging_memo
     memo.put_many("decode", [(key(1), SMALL), (key(2), LARGE)])
     clock.forward(DAY - 1)
     memo.put_many("decode", [(key(3), SMALL)])
@@ -189,10 +269,11 @@ def test_a_value_larger_than_the_cap_is_not_kept_and_no_error(memo_uri: str) -> 
 
 def test_many_threads_at_once(memo: Memo) -> None:
     errors: list[BaseException] = []
+    rounds = 3 if isinstance(memo, ObjectMemo) else 20
 
     def work(start: int) -> None:
         try:
-            for number in range(start, start + 20):
+            for number in range(start, start + rounds):
                 memo.put_many("decode", [(key(number), str(number).encode())])
                 assert memo.get_many([key(number)]) == {key(number): str(number).encode()}
         except BaseException as error:
@@ -204,7 +285,7 @@ def test_many_threads_at_once(memo: Memo) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert memo.usage()["decode"].entries == 160
+    assert memo.usage()["decode"].entries == 8 * rounds
 
 
 # ---------------------------------------------------------------------- against a model
@@ -455,7 +536,102 @@ def test_a_folder_may_have_any_name(folder: Path, address: Callable[[Path], str]
     assert (folder / "index.sqlite").is_file()
 
 
-@pytest.mark.parametrize("uri", ["redis://localhost", "s3://bucket/memo", "http://host/memo", "memo://x"])
+@pytest.mark.parametrize("uri", ["http://host/memo", "memo://x"])
 def test_an_address_of_another_kind_is_a_usage_error(uri: str) -> None:
-    with pytest.raises(UsageError, match="use a folder, file:///folder or memory://"):
+    with pytest.raises(UsageError, match="use a folder, file:///folder, memory://, s3://bucket/prefix or redis://"):
         open_memo(uri, max_bytes=GIB, ttl_seconds=DAY)
+
+
+# ---------------------------------------------------------------------- shared by machines
+
+
+@given(value=st.binary(max_size=200), position=st.integers(0), bit=st.integers(0, 7))
+def test_a_sealed_value_with_a_flipped_bit_or_a_missing_end_is_found_out(value: bytes, position: int, bit: int) -> None:
+    data = seal("decode", 1.5, value)
+    whole = unseal(data)
+    assert whole is not None
+    assert (whole[0].stage, whole[0].created, whole[1]) == ("decode", 1.5, value)
+    where = position % len(data)
+    assert unseal(data[:where]) is None
+    if not 20 <= where < HEADER_BYTES - 8:  # What is said of the value: its stage and its time.
+        assert unseal(data[:where] + bytes([data[where] ^ 1 << bit]) + data[where + 1 :]) is None
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:-1] + b"!", lambda data: b"", lambda data: b"x"]
+)
+def test_a_damaged_object_counts_as_missing_and_is_replaced(s3_uri: str, damage: Callable[[bytes], bytes]) -> None:
+    import boto3
+
+    memo = open_memo(s3_uri, max_bytes=GIB, ttl_seconds=DAY)
+    memo.put_many("decode", [(key(1), LARGE)])
+    (stored,) = boto3.resource("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).Bucket("memo").objects.all()
+    assert stored.key == f"of a/team/00/{key(1)}"
+    stored.put(Body=damage(stored.get()["Body"].read()))
+    assert memo.get_many([key(1)]) == {}
+    assert memo.contains([key(1)]) == set()
+    memo.put_many("decode", [(key(1), LARGE)])
+    assert memo.get_many([key(1)]) == {key(1): LARGE}
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"!", lambda data: b"", None])
+def test_a_damaged_value_in_redis_counts_as_missing_and_is_replaced(
+    redis_uri: str, damage: Callable[[bytes], bytes] | None
+) -> None:
+    import redis
+
+    memo = open_memo(redis_uri, max_bytes=GIB, ttl_seconds=DAY)
+    memo.put_many("decode", [(key(1), LARGE)])
+    client = redis.Redis.from_url(redis_uri)
+    name = f"fingerprint:v:{key(1)}"
+    if damage is None:
+        client.delete(name)  # A server that is short of memory evicts by itself.
+    else:
+        client.set(name, damage(client.get(name)))  # type: ignore[arg-type]
+    assert memo.get_many([key(1)]) == {}
+    assert memo.contains([key(1)]) == set()
+    memo.put_many("decode", [(key(1), LARGE)])
+    assert memo.get_many([key(1)]) == {key(1): LARGE}
+    assert memo.usage() == {"decode": StageUsage(1, len(LARGE))}
+
+
+def test_over_the_size_cap_evict_drops_the_oldest_objects(s3_uri: str) -> None:
+    open_memo(s3_uri, max_bytes=GIB, ttl_seconds=DAY).put_many("decode", [(key(n), bytes(1000)) for n in range(5)])
+    memo = open_memo(s3_uri, max_bytes=3000, ttl_seconds=DAY)
+    assert memo.evict() == 3
+    assert memo.usage() == {"decode": StageUsage(2, 2000)}
+    assert open_memo(s3_uri, max_bytes=3000, ttl_seconds=1e-9).evict() == 2
+    assert memo.usage() == {}
+
+
+@pytest.mark.parametrize("kind", ["redis", "s3"])
+def test_two_machines_see_the_same_entries(kind: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue(f"{kind}_uri")
+    one, other = (open_memo(uri, max_bytes=GIB, ttl_seconds=DAY) for _ in range(2))
+    one.put_many("decode", [(key(1), SMALL), (key(2), LARGE)])
+    assert other.get_many([key(1), key(2)]) == {key(1): SMALL, key(2): LARGE}
+    assert pickle.loads(pickle.dumps(other)).contains([key(1), key(3)]) == {key(1)}
+    assert other.clear("decode") == 2
+    assert one.contains([key(1), key(2)]) == set()
+
+
+def test_two_teams_of_one_redis_server_do_not_meet(redis_uri: str) -> None:
+    one, other = (open_memo(f"{redis_uri}?prefix={name}", max_bytes=GIB, ttl_seconds=DAY) for name in ("one", "other"))
+    one.put_many("decode", [(key(1), SMALL)])
+    assert other.contains([key(1)]) == set()
+    assert other.clear() == 0
+    assert one.contains([key(1)]) == {key(1)}
+
+
+def test_a_memo_that_cannot_be_reached_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("redis")
+    address = f"redis://me:secret@127.0.0.1:{free_port()}/0"
+    with pytest.raises(FingerprintError, match=r"the Redis server cannot be used.*FINGERPRINT_MEMO") as caught:
+        open_memo(address, max_bytes=GIB, ttl_seconds=DAY).get_many([key(1)])
+    assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_address_of_a_redis_server_is_a_usage_error() -> None:
+    pytest.importorskip("redis")
+    with pytest.raises(UsageError, match="redis://host:port"):
+        open_memo("redis://host:port", max_bytes=GIB, ttl_seconds=DAY)

@@ -654,3 +654,102 @@ def test_many_contents_decoded_in_forked_processes_all_reach_the_memo(tmp_path: 
     limits = Limits(30.0, 2 * GIB)
     with Pipeline(Fetcher(tmp_path / "blobs"), memo, ModelRuntime("cpu"), workers=1, limits=limits) as pipeline:
         assert [each for each in pipeline.fingerprints(contents) if not isinstance(each, Fingerprint)] == []
+
+
+# ---------------------------------------------------------------------- worker processes
+
+
+def pids(waveform: Any, stage: str) -> set[int]:
+    lines = [line.split() for line in waveform.calls.read_text().splitlines()]
+    return {int(words[2]) for words in lines if words[0] == stage}
+
+
+def test_many_contents_are_hashed_in_the_worker_processes(pipeline: Pipeline, write: Any, waveform: Any) -> None:
+    contents = write(*(f"{number}" for number in range(40)))
+    assert run(pipeline, contents)["hash"].failures == []
+    assert waveform.count("hash") == 40
+    assert os.getpid() not in pids(waveform, "hash")
+    assert pids(waveform, "hash") <= pids(waveform, "decode")  # They were there already.
+
+
+def test_trouble_in_hashing_is_one_failure_also_among_many(pipeline: Pipeline, write: Any) -> None:
+    words = [f"{number}" for number in range(40)]
+    words[7], words[8], words[30] = "7 hash-error", "8 hash-junk", "30 hash-crash"
+    results = run(pipeline, write(*words))
+    reasons = {failure.content_id: failure.reason for failure in results["hash"].failures}
+    assert reasons.keys() == {"007", "008", "030"}
+    assert reasons["007"] == "ValueError: no hash for this"
+    assert reasons["008"].startswith("TypeError")
+    assert reasons["030"] == "the decoder crashed (SIGSEGV)"
+    assert {failure.stage for failure in results["hash"].failures} == {"hash"}
+
+
+def test_what_was_evicted_before_hashing_is_made_again(make: Callable[..., Pipeline], write: Any, memo: Memo) -> None:
+    pipeline = make()
+    contents = write(*(f"{number}" for number in range(30)))
+    entries = pipeline.run("decode", pipeline.download(contents).entries).entries
+    entries = pipeline.run("embed", entries).entries
+    memo.clear("decode")
+    result = pipeline.run("hash", entries)
+    assert (result.computed, len(result.failures)) == (30, 0)
+
+
+def test_a_content_that_needs_more_memory_than_its_share_is_decoded_alone(
+    tmp_path: Path, memo: Memo, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limits, "memory_of_each", lambda self, workers: 1 << 28)
+    contents = write("1 2", "3 megabytes 1000", "4", "5 megabytes 8000")
+    limits = Limits(30.0, 2 * GIB, decoder_folders=Settings().decoder_folders)
+    with Pipeline(Fetcher(tmp_path / "blobs"), memo, ModelRuntime("cpu"), workers=2, limits=limits) as pipeline:
+        failures = run(pipeline, contents)["decode"].failures
+    assert [(each.content_id, each.reason) for each in failures] == [
+        ("003", "needs more than the 2048 MiB of memory a decoder may use")
+    ]
+
+
+@pytest.mark.parametrize(("workers", "gib"), [(1, 8), (1000, 1)])
+def test_the_memory_of_all_decoders_together_is_bounded_by_the_machines(workers: int, gib: int) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Limits(decode_memory_bytes=8 * GIB).memory_of_each(workers)
+    assert limit == min(gib * GIB, max(GIB, machine * 3 // 4 // workers))
+
+
+def test_worker_processes_started_early_serve_the_first_batch(pipeline: Pipeline, write: Any, waveform: Any) -> None:
+    pipeline.start()
+    assert run(pipeline, write("1", "2"))["hash"].failures == []
+
+
+# ---------------------------------------------------------------------- memos of several machines
+
+
+class Counting:
+    """A memo of another machine: worker processes cannot reach it. Counts its calls."""
+
+    def __init__(self, memo: Memo) -> None:
+        self.memo = memo
+        self.shared = False
+        self.folders: Sequence[Path] = ()
+        self.calls: list[tuple[str, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.memo, name)
+
+        def counted(*arguments: Any) -> Any:
+            if arguments:
+                self.calls.append((name, len(arguments[-1])))
+            return method(*arguments)
+
+        return counted
+
+
+def test_a_memo_that_the_workers_cannot_reach_is_asked_for_many_values_at_once(
+    make: Callable[..., Pipeline], write: Any, memo: Memo
+) -> None:
+    counting = Counting(memo)
+    contents = write(*(f"{number}" for number in range(200)))
+    results = run(make(counting), contents)
+    assert counts(results)["hash"] == (200, 0)
+    puts = [size for name, size in counting.calls if name == "put_many"]
+    assert sum(puts) == 4 * 200
+    assert len(counting.calls) < 50
+    assert sketches(make(), contents) == sketches(make(counting), contents)

@@ -1,4 +1,4 @@
-"""The memo: stage results by content address, in memory or on disk, chosen by URI."""
+"""The memo: stage results by content address, in memory, on disk, or shared by machines, chosen by URI."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ __all__ = ["Memo", "StageUsage", "open_memo"]
 
 
 def open_memo(uri: str, *, max_bytes: int, ttl_seconds: float) -> Memo:
-    """The memo at `uri`: a folder's path, `file:///folder`, or `memory://`.
+    """The memo at `uri`.
 
+    A folder's path or `file:///folder`; `memory://`; shared by several machines, `s3://bucket/prefix` (also `gs:` and
+    `az:`) or `redis://host:port/database` (also `rediss:`).
     max_bytes: size cap; the least recently used entries go first. ttl_seconds: older entries count as missing.
     Raises `UsageError` for an address of another kind.
     """
@@ -26,4 +28,15 @@ def open_memo(uri: str, *, max_bytes: int, ttl_seconds: float) -> Memo:
         from fingerprint_dagster.memo.disk import DiskMemo
 
         return DiskMemo(file_path(uri) if scheme else Path(uri), max_bytes, ttl_seconds)
-    raise UsageError(f"memo {uri!r}: unknown kind {scheme!r}; use a folder, file:///folder or memory://")
+    if scheme in ("s3", "gs", "az"):
+        from fingerprint_dagster.memo.object_store import ObjectMemo
+
+        return ObjectMemo(uri, max_bytes, ttl_seconds)
+    if scheme in ("redis", "rediss"):
+        from fingerprint_dagster.memo.redis_server import RedisMemo
+
+        return RedisMemo(uri, max_bytes, ttl_seconds)
+    raise UsageError(
+        f"memo {uri!r}: unknown kind {scheme!r}; use a folder, file:///folder, memory://, s3://bucket/prefix or "
+        "redis://host:port/database"
+    )

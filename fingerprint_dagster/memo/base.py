@@ -22,7 +22,7 @@ class Memo(Protocol):
     Keys are hexadecimal text from `stages.memo_key`; values are bytes. What is returned is what was put:
     an entry that was damaged or only half written is reported as missing.
 
-    shared: whether other processes that open the same address see the same entries.
+    shared: whether worker processes, which have no network, see the same entries when they open the same address.
     folders: the folders on this machine that it writes to.
     """
 

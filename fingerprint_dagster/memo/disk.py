@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 
 from fingerprint_dagster.database import prepare
+from fingerprint_dagster.errors import FingerprintError
 from fingerprint_dagster.memo.base import StageUsage
 
 # SQLite reads and writes small values faster than the file system does, and large ones slower;
@@ -73,7 +74,9 @@ class DiskMemo:
         found: dict[str, bytes] = {}
         damaged: list[str] = []
         stale: list[str] = []
-        for row in self._rows("key, checksum, used, value", keys, now):
+        with self._told():
+            rows = list(self._rows("key, checksum, used, value", keys, now))
+        for row in rows:
             key, checksum, used, inline = row
             value = inline if inline is not None else self._read_file(key)
             if value is None or _checksum(value) != checksum:
@@ -91,28 +94,30 @@ class DiskMemo:
         return found
 
     def contains(self, keys: Sequence[str]) -> set[str]:
-        return {key for (key,) in self._rows("key", keys, time.time())}
+        with self._told():
+            return {key for (key,) in self._rows("key", keys, time.time())}
 
     def put_many(self, stage: str, items: Iterable[tuple[str, bytes]]) -> None:
         now = time.time()
         rows = []
-        for key, value in items:
-            inline = value if len(value) <= INLINE_BYTES else None
-            if inline is None:
-                self._write_file(key, value)
-            rows.append((key, stage, len(value), _checksum(value), now, now, inline))
-        with self._connection() as db:
-            db.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
-                " size = excluded.size, checksum = excluded.checksum, created = excluded.created,"
-                " used = excluded.used, value = excluded.value",
-                rows,
-            )
+        with self._told():
+            for key, value in items:
+                inline = value if len(value) <= INLINE_BYTES else None
+                if inline is None:
+                    self._write_file(key, value)
+                rows.append((key, stage, len(value), _checksum(value), now, now, inline))
+            with self._connection() as db:
+                db.executemany(
+                    "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+                    " size = excluded.size, checksum = excluded.checksum, created = excluded.created,"
+                    " used = excluded.used, value = excluded.value",
+                    rows,
+                )
         if self._total_bytes() > self.max_bytes:
             self.evict()
 
     def delete(self, keys: Sequence[str]) -> None:
-        with self._connection() as db:
+        with self._told(), self._connection() as db:
             db.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
         for key in keys:
             self._file(key).unlink(missing_ok=True)
@@ -150,7 +155,19 @@ class DiskMemo:
                     break
             self.delete(doomed)
             evicted += len(doomed)
+        self._remove_orphans()
         return evicted
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raises `FingerprintError` where the folder cannot be read or written: that is no content's fault."""
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            raise FingerprintError(
+                f"memo {self.root} cannot be used: {error}; free space on its disk, lower FINGERPRINT_MEMO_MAX_BYTES, "
+                "or set FINGERPRINT_MEMO to another folder"
+            ) from error
 
     def _rows(self, columns: str, keys: Sequence[str], now: float) -> Iterator[tuple[Any, ...]]:
         db = self._connection()
@@ -177,16 +194,24 @@ class DiskMemo:
     def _write_file(self, key: str, value: bytes) -> None:
         path = self._file(key)
         temporary = path.with_name(f"{key}.{os.getpid()}.{threading.get_ident()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(value)
-        temporary.replace(path)
+        try:
+            try:
+                temporary.write_bytes(value)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(value)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # The disk is full: half a value is in the way of whatever comes next.
+            raise
 
     def _remove_orphans(self) -> None:
         """Remove the files that a crash left without a row."""
         oldest = time.time() - ORPHAN_SECONDS
+        known = {key for (key,) in self._connection().execute("SELECT key FROM entries WHERE value IS NULL")}
         for file in self.root.glob("??/*"):
             with contextlib.suppress(FileNotFoundError):
-                if file.stat().st_mtime < oldest:
+                if file.name not in known and file.stat().st_mtime < oldest:
                     file.unlink()
 
     def _connection(self) -> sqlite3.Connection:

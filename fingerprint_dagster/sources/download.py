@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
@@ -58,14 +58,15 @@ class Limits:
         interrupted, and of a host with several addresses each may take the 10 seconds of a connection attempt.
     bytes: after any content encoding is undone. retries: further attempts after the first.
     backoff_seconds: the longest wait before the first retry; it doubles with each.
-    per_host: downloads from one host at once. per_second: requests to one host in a second; 0: any number.
+    per_host: downloads from one host at once, or what says how many now.
+    per_second: requests to one host in a second; 0: any number.
     """
 
     seconds: float
     bytes: int
     retries: int
     backoff_seconds: float
-    per_host: int = 8
+    per_host: int | Callable[[], int] = 8
     per_second: float = 0.0
 
 

@@ -9,13 +9,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fingerprint_dagster.errors import ContentError, FingerprintError, UsageError
+from fingerprint_dagster.share import Share
 from fingerprint_dagster.sources.blobs import Blobs
 from fingerprint_dagster.sources.guard import Guard
 from fingerprint_dagster.sources.uri import ARCHIVE_SCHEMES, OBJECT_SCHEMES, file_path, member_of, member_uri
@@ -74,8 +75,9 @@ class Fetcher:
     retries: further attempts where a server is busy or a connection breaks. backoff_seconds: the longest wait
     before the first of them, doubled each time. guard: what may be fetched from where.
     ipfs_gateways: the HTTP gateways that ipfs uris are read through, tried in order; they need not be trusted, and
-    may be local nodes. downloads_per_host, requests_per_second: from one host, in this process; 0 requests a second
-    means any number. proxy: the HTTP proxy for all downloads, empty for none.
+    may be local nodes. downloads_per_host: from one host at once, in this process, or a share of those in several.
+    requests_per_second: to one host, in this process; 0 means any number. proxy: the HTTP proxy for all downloads,
+    empty for none.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Fetcher:
         backoff_seconds: float = 0.5,
         guard: Guard | None = None,
         ipfs_gateways: Sequence[str] = PUBLIC_GATEWAYS,
-        downloads_per_host: int = 8,
+        downloads_per_host: int | Share = 8,
         requests_per_second: float = 0.0,
         proxy: str = "",
     ) -> None:
@@ -115,6 +117,11 @@ class Fetcher:
     def __reduce__(self) -> tuple[object, ...]:
         """A fetcher that is sent to another process is made anew there: neither a lock nor a connection travels."""
         return partial(Fetcher, **self._options), (self._blobs.folder,)
+
+    def sharing_hosts(self) -> AbstractContextManager[None]:
+        """Take part in the downloads that several processes make from one host; see `downloads_per_host`."""
+        per_host = self._options["downloads_per_host"]
+        return per_host.joined() if isinstance(per_host, Share) else nullcontext()
 
     def validator(self, uri: str) -> str:
         """A cheap text that changes when the content behind `uri` does; empty where only its bytes can tell.
@@ -213,10 +220,13 @@ class Fetcher:
         for member in self._archive(member_uri(kind, archive, "x"), "").members():
             yield member_uri(kind, archive, member.name)
 
-    def objects(self, uri: str) -> Iterator[str]:
-        """The uris of all objects below `s3://bucket/prefix/`. Raises UsageError where they cannot be listed."""
+    def objects(self, uri: str, after: str = "") -> Iterator[tuple[str, str]]:
+        """(uri, validator) of all objects below `s3://bucket/prefix/`, or of those after one of them.
+
+        Raises UsageError where they cannot be listed.
+        """
         self._check_bucket(uri)
-        return self._stores().list(uri)
+        return self._stores().list(uri, after)
 
     def evict(self, max_bytes: int, *, in_use_seconds: float = _IN_USE_SECONDS) -> int:
         """Delete the downloads that were not used for longest until at most `max_bytes` remain; returns bytes freed.

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_LOOK_SECONDS = 0.5
 
 
 class Hosts:
     """The traffic of this process with each host. May be used by many threads at once.
 
-    at_once: downloads from one host at the same time. per_second: requests to one host in a second; 0: any number.
+    at_once: downloads from one host at the same time, or what says how many now. per_second: requests to one host in a
+    second; 0: any number.
     """
 
-    def __init__(self, at_once: int, per_second: float = 0.0) -> None:
-        self._at_once = at_once
+    def __init__(self, at_once: int | Callable[[], int], per_second: float = 0.0) -> None:
+        self._at_once = at_once if callable(at_once) else lambda: at_once
         self._interval = 1.0 / per_second if per_second else 0.0
         self._lock = threading.Lock()
-        self._slots: dict[str, tuple[threading.BoundedSemaphore, int]] = {}
+        self._freed = threading.Condition(self._lock)
+        self._busy: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
 
     @contextmanager
     def slot(self, host: str) -> Iterator[None]:
         """Wait until another download from `host` may begin, and count as one until the end."""
-        with self._lock:
-            semaphore, users = self._slots.get(host, (threading.BoundedSemaphore(self._at_once), 0))
-            self._slots[host] = semaphore, users + 1
+        with self._freed:
+            while self._busy.get(host, 0) >= self._at_once():
+                self._freed.wait(_LOOK_SECONDS)  # More may be allowed although nothing of ours has ended.
+            self._busy[host] = self._busy.get(host, 0) + 1
         try:
-            with semaphore:
-                yield
+            yield
         finally:
-            with self._lock:
-                semaphore, users = self._slots[host]
-                if users > 1:
-                    self._slots[host] = semaphore, users - 1
-                else:
-                    del self._slots[host]  # a list may name a million hosts
+            with self._freed:
+                self._busy[host] -= 1
+                if not self._busy[host]:
+                    del self._busy[host]  # a list may name a million hosts
+                self._freed.notify_all()
 
     def pause(self, host: str, seconds: float) -> None:
         """Nobody asks `host` for so long: what it answered to one, it would answer to all."""

@@ -5,7 +5,8 @@ A uri and a path to any other file stand for one content. A path to a folder sta
 .tar.gz, .tgz, .tar.bz2, .tbz2, .tar.xz or .txz for every member of the archive. In a list every row is one content.
 A path ending in .csv, .tsv, .jsonl, .ndjson or .parquet is a list and must have a `uri` column; to fingerprint
 such a table itself, give its uri (`file:///.../table.csv`) or the folder it lies in. `@PATH` is a list whatever its
-ending: one path or uri a line where the ending is none of those. `./@name` is a file called `@name`.
+ending: one path or uri a line where the ending is none of those. `./@name` is a file called `@name`. `@URI`
+(`@https://host/list.csv`, `@ipfs://CID`) is a list behind an address; it may name no files of this machine.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.sources.guard import Guard
@@ -27,6 +30,7 @@ from fingerprint_dagster.sources.uri import (
     OBJECT_SCHEMES,
     archive_kind,
     is_uri,
+    member_of,
     member_uri,
     path_uri,
     scheme_of,
@@ -47,15 +51,17 @@ class Listed:
 
     uri: normalised (see `to_uri`). content_id, content_type: None where the list has none.
     metadata: the other columns, as JSON data; empty cells are left out. Cells of a CSV or TSV stay text.
+    validator: a text that changes with the content, where the listing itself tells: the ETag of an object.
     """
 
     uri: str
     content_id: str | None = None
     content_type: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    validator: str = ""
 
 
-def expand(source: str, fetcher: Fetcher | None = None) -> Iterator[Listed]:
+def expand(source: str, fetcher: Fetcher | None = None, *, after: str = "") -> Iterator[Listed]:
     """Everything that `source` names (see the module's text), streamed: a list is never held in memory.
 
     fetcher: opens archives and buckets, and confines folders to the allowed ones. Without one, an archive or a bucket
@@ -65,14 +71,21 @@ def expand(source: str, fetcher: Fetcher | None = None) -> Iterator[Listed]:
     Files of a folder come sorted by name, folder by folder; hidden files and folders (`.name`) are left out, and a
     folder reached twice through symbolic links is listed once. A broken link or a folder that may not be read is
     listed itself, so that it ends in quarantine with a reason and is not lost. Relative paths in a list are
-    relative to the list's folder.
+    relative to the list's folder. after: of a bucket, the uri of the object to go on after.
 
     Raises UsageError, while it is read, for a source that does not exist and for a wrong list.
     """
-    if source.startswith("@"):
+    if source.startswith("@") and is_uri(source[1:].strip()) and fetcher:
+        uri = to_uri(source[1:])
+        try:
+            path = fetcher.fetch(uri).path
+        except ContentError as error:
+            raise UsageError(f"{uri}: the list cannot be read: {error.reason}") from None
+        yield from rows_from(uri, path)
+    elif source.startswith("@"):
         yield from _rows_checked(_existing(source[1:]))
     elif is_uri(source.strip()):
-        yield from _behind(to_uri(source), fetcher)
+        yield from _behind(to_uri(source), fetcher, after)
     elif not os.path.lexists(source) and Path(source).suffix and Path(source).suffix.lower() not in LIST_ENDINGS:
         # The name of a file that is not there: a content that ends in quarantine, like a row of a list would.
         yield Listed(path_uri(Path(source)))
@@ -91,13 +104,24 @@ def expand(source: str, fetcher: Fetcher | None = None) -> Iterator[Listed]:
             yield from _behind(path_uri(path), fetcher)
 
 
-def _behind(uri: str, fetcher: Fetcher | None) -> Iterator[Listed]:
+def rows_from(uri: str, path: Path) -> Iterator[Listed]:
+    """The rows of the list behind `uri`, which was downloaded to `path`. Relative addresses are relative to `uri`.
+
+    Raises UsageError, while it is read, for a wrong list, and for one that names files of this machine.
+    """
+    try:
+        yield from _rows_checked(path, uri)
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(path), uri)) from None
+
+
+def _behind(uri: str, fetcher: Fetcher | None, after: str = "") -> Iterator[Listed]:
     """The objects of a bucket, the members of an archive, or the content of that uri itself."""
     scheme = scheme_of(uri)
     kind = None if scheme in ("data", *ARCHIVE_SCHEMES) else archive_kind(uri.partition("?")[0])
     if fetcher and scheme in OBJECT_SCHEMES and uri.endswith("/"):
         try:
-            yield from map(Listed, fetcher.objects(uri))
+            yield from (Listed(each, validator=validator) for each, validator in fetcher.objects(uri, after))
         except ContentError as error:
             raise UsageError(f"{uri}: {error}") from None
     elif fetcher and kind:
@@ -111,7 +135,7 @@ def _behind(uri: str, fetcher: Fetcher | None) -> Iterator[Listed]:
 
 def absolute(source: str) -> str:
     """The same source, good from any current folder."""
-    if is_uri(source.strip()):
+    if is_uri(source.strip().removeprefix("@")):
         return source.strip()
     return f"@{Path(source[1:]).absolute()}" if source.startswith("@") else str(Path(source).absolute())
 
@@ -156,15 +180,15 @@ def _names_in(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.name.startswith("."))
 
 
-def _rows_checked(path: Path) -> Iterator[Listed]:
-    """The rows of the list at `path` as `Listed`, each checked."""
+def _rows_checked(path: Path, origin: str = "") -> Iterator[Listed]:
+    """The rows of the list at `path` as `Listed`, each checked. origin: the uri it was downloaded from."""
     uri_of_id: dict[str, int] = {}  # a uri as its 64-bit hash: a million rows fit in memory
-    for place, row in _rows(path):
+    for place, row in _rows(path, Path(origin.partition("?")[0] if origin else path).suffix.lower()):
         uri = _text(row.pop("uri", None))
         if not uri.strip():
             raise UsageError(f"{path}, {place}: the uri is empty; give every row a path or a uri, or remove the row")
         try:
-            uri = to_uri(uri, path.parent)
+            uri = _beside(uri, origin) if origin else to_uri(uri, path.parent)
         except UsageError as error:
             raise UsageError(f"{path}, {place}: {error}") from error
         content_id = _text(row.pop("content_id", None)) or None
@@ -176,13 +200,30 @@ def _rows_checked(path: Path) -> Iterator[Listed]:
         yield Listed(uri, content_id, content_type, _metadata(row))
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a list, each with its place for messages (`row 3`, `line 3`), whatever its format."""
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+def _beside(text: str, origin: str) -> str:
+    """The uri of a row in the list behind the uri `origin`. Raises UsageError where it names a file of this machine."""
+    if is_uri(text.strip()):
+        uri = to_uri(text)
+    else:
+        scheme, _, place = origin.partition("://")
+        # As an http address, whatever it is: `urljoin` joins nothing under a scheme that it does not know.
+        uri = to_uri(f"{scheme}://{urljoin(f'http://{place}', text.strip()).removeprefix('http://')}")
+    if scheme_of(member_of(uri)[1] if scheme_of(uri) in ARCHIVE_SCHEMES else uri) == "file":
+        raise UsageError("a list from elsewhere may not name files of this machine; download it and give its path")
+    return uri
+
+
+def _rows(path: Path, ending: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a list, each with its place for messages (`row 3`, `line 3`), whatever its format.
+
+    ending: of its name, in lower case, which says the format.
+    """
+    tsv = partial(_csv, separator="\t")
+    readers = {".csv": _csv, ".tsv": tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
     try:
         if path.is_dir():
             raise UsageError(f"{path}: a folder, not a list")
-        yield from readers.get(path.suffix.lower(), _lines)(path)
+        yield from readers.get(ending, _lines)(path)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: the list is not in UTF-8; save it as UTF-8") from error
     except OSError as error:
@@ -197,10 +238,9 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"line {number}", {"uri": line.strip()}
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv(path: Path, separator: str = ",") -> Iterator[tuple[str, dict[str, Any]]]:
     import pandas as pd
 
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
     row = 0
     try:
         # Text, not guessed types: an id of 007 and a cell of NA stay what they are. `object` avoids a conversion.

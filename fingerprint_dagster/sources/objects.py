@@ -60,25 +60,31 @@ class ObjectStores:
             raise _failure(error, scheme) from None
         return signed.partition("?")[0] if anonymous else signed
 
-    def list(self, uri: str) -> Iterator[str]:
-        """The uris of all objects whose key begins with that of `uri`, which is empty or ends in `/`; streamed.
+    def list(self, uri: str, after: str = "") -> Iterator[tuple[str, str]]:
+        """(uri, validator) of all objects whose key begins with that of `uri`, which is empty or ends in `/`; streamed.
 
-        Objects that stand for folders, and hidden ones (a part of the key begins with a dot), are left out.
-        Raises UsageError where the listing cannot be had.
+        The validator is a text that changes with the object: its ETag. They come in the order of their keys; after: the
+        uri of the object to go on after. Objects that stand for folders, and hidden ones (a part of the key begins with
+        a dot), are left out. Raises UsageError where the listing cannot be had.
         """
         scheme, bucket, prefix = object_of(uri)
+        offset = object_of(after)[2] if after else None
         config = {"skip_signature": True} if _is_anonymous(scheme) else {}
         try:
             import obstore
 
-            for chunk in obstore.list(self._store(scheme, bucket, config), prefix or None, chunk_size=_LISTED_AT_ONCE):
+            store = self._store(scheme, bucket, config)
+            for chunk in obstore.list(store, prefix or None, offset=offset, chunk_size=_LISTED_AT_ONCE):
                 for about in chunk:
                     key = str(about["path"])
                     shown = key[len(prefix) :]
                     if about["size"] == 0 and not shown.rpartition("/")[2].count("."):
                         continue  # what consoles make to show an empty folder
                     if not any(part.startswith(".") for part in shown.split("/")):
-                        yield object_uri(scheme, bucket, key)
+                        yield (
+                            object_uri(scheme, bucket, key),
+                            about["e_tag"] or f"{about['size']}-{about['last_modified']}",
+                        )
         except UsageError:
             raise
         except Exception as error:

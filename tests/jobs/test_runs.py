@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,9 +60,40 @@ def test_each_stage_is_computed_once_and_never_again(waveform, home, tmp_path):
 def test_a_new_version_of_a_stage_runs_it_and_what_is_below_it(waveform, home, tmp_path):
     folder = waves(tmp_path / "waves", "1 2 3", "4 5 6")
     run(home, folder)
+    assert set(staleness(home).values()) == {"FRESH"}
+    new = {"WAVEFORM_EMBED_VERSION": "2"}
+    upgraded = {"download": "FRESH", "decode": "FRESH", "embed": "STALE", "hash": "STALE", "store": "STALE"}
+    assert staleness(home, **new) == upgraded
     waveform.forget()
-    run(home, folder, WAVEFORM_EMBED_VERSION="2")
+    run(home, folder, **new)
     assert waveform.counts() == {"decode": 0, "embed": 2, "hash": 2}
+    assert set(staleness(home, **new).values()) == {"FRESH"}
+
+
+STALENESS = """
+import json
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+import dagster as dg
+from fingerprint_dagster.definitions import defs
+from fingerprint_dagster.jobs.instance import open_instance
+from fingerprint_dagster.settings import get_settings
+from fingerprint_dagster.stages import STAGES
+
+with open_instance(get_settings()) as instance:
+    graph = defs.get_repository_def().asset_graph
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    found = {stage: resolver.get_status(dg.AssetKey(stage), "waveform-000001").value for stage in STAGES}
+print(json.dumps(found))
+"""
+
+
+def staleness(home: Path, **variables: str) -> dict[str, str]:
+    """Stage -> how the UI shows the asset of the first batch, by the code that Dagster's web server asks."""
+    variables = environment(home, PYTHONPATH=os.environ["PYTHONPATH"], **variables)
+    done = subprocess.run([sys.executable, "-c", STALENESS], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
 
 
 def test_several_batches_run_at_once_and_all_are_stored(waveform, home, tmp_path):
@@ -154,8 +186,6 @@ def test_a_killed_run_is_marked_as_failed_and_holds_nothing_up(waveform, home, t
 
 
 def test_a_killed_runner_that_nobody_has_waited_for_counts_as_dead(home):
-    import subprocess
-
     code = (
         "from fingerprint_dagster.jobs.instance import runner_identity; print(runner_identity(), flush=True); input()"
     )
@@ -245,8 +275,6 @@ def test_real_media_of_all_types_find_their_copies(home, tmp_path):
 
 
 def test_the_code_location_validates_from_the_workspace_file(home):
-    import subprocess
-
     command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"]
     done = subprocess.run(command, cwd=CHECKOUT, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

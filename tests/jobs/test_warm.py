@@ -1,4 +1,4 @@
-"""The warm module, which every step process is forked from."""
+"""The warm module, which runs are forked from."""
 
 import subprocess
 import sys

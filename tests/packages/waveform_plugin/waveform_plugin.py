@@ -1,7 +1,8 @@
 """A small content type that counts its calls and can be asked for trouble.
 
 A `.wfm` file is a line `WAVEFORM`, then words separated by white space: numbers, and any of these troubles: in decode
-`crash`, `hang`, `bad`, `oom` and `decode-error`; `embed-error` and `hash-error`; `embed-junk` and `hash-junk` (values
+`crash`, `hang`, `bad`, `oom`, `megabytes` (as many as the last number says) and `decode-error`; `embed-error`,
+`hash-error` and `hash-crash`; `embed-junk` and `hash-junk` (values
 that cannot be stored). `moody` is bad while a file of its name with the ending `.mood` is there.
 Every call of `sniff` and of a stage appends a line `stage digest pid warm|cold` to the file named by WAVEFORM_CALLS.
 WAVEFORM_DECODE_VERSION, WAVEFORM_EMBED_VERSION and WAVEFORM_HASH_VERSION override the versions, WAVEFORM_BINS the one
@@ -71,6 +72,8 @@ class WaveformPlugin(ContentTypePlugin):
             raise ContentError("not now, not ever")
         if "oom" in words:
             np.empty(1 << 40, np.uint8)
+        if "megabytes" in words:
+            np.ones(int(words[-1]) << 20, np.uint8)
         if "decode-error" in words:
             raise RuntimeError("the decoder stumbled")
         try:
@@ -96,6 +99,8 @@ class WaveformPlugin(ContentTypePlugin):
 
     def hash(self, decoded, embedded):
         _count("hash", decoded.info["digest"])
+        if "hash-crash" in decoded.info["words"]:
+            os.kill(os.getpid(), signal.SIGSEGV)
         if "hash-error" in decoded.info["words"]:
             raise ValueError("no hash for this")
         bins = self.parameters["hash"]["bins"]
