@@ -1,21 +1,28 @@
-"""Video: sampled frames with their times, hashed with PDQ and described with EfficientNet-Lite0."""
+"""Video: sampled frames with their times, hashed and described as pictures are, and the soundtrack as sound is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fingerprint_dagster.content import Fingerprint, Match, Sketch, Value
+from fingerprint_dagster.media.audio import AudioPlugin
 from fingerprint_dagster.media.plugin import ContentTypePlugin
+from fingerprint_dagster.media.video import alignment, match, regions, sketch, vpdq
 from fingerprint_dagster.media.video.sniff import sniff
 
 if TYPE_CHECKING:
     from fingerprint_dagster.models import ModelRuntime
+    from fingerprint_dagster.models.backbones import ImageModel
 
 
 class VideoPlugin(ContentTypePlugin):
-    """Video files: whole copies, excerpts, and what several of them share, with times on both sides."""
+    """Video files: copies, excerpts and what several of them share, with times on both sides; pictures and sounds too.
+
+    embed, hash: see `sketch.embed` and `sketch.sketch`; match: see `match.match`.
+    """
 
     name = "video"
     # fmt: off
@@ -27,35 +34,54 @@ class VideoPlugin(ContentTypePlugin):
     # fmt: on
     batch_size = 50
     versions: ClassVar[Mapping[str, str]] = {
-        "decode": "video_frames_v1",
-        "embed": "efficientnet_lite0_gem_v2",
-        "hash": "video_pdq_v1",
+        "decode": "video_frames_v2",
+        "embed": "video_descriptors_v1+" + AudioPlugin.versions["embed"],
+        "hash": "video_sketch_v1+" + AudioPlugin.versions["hash"],
+    }
+    also_matches = frozenset({"image", "audio"})
+    thresholds: ClassVar[Mapping[str, float]] = {
+        match.FRAMES: alignment.MIN_EVIDENCE,
+        match.REGIONS: regions.MIN_PROOF,
     }
 
+    @cached_property
+    def _model(self) -> ImageModel:
+        from fingerprint_dagster.models.backbones import image_model
+        from fingerprint_dagster.settings import get_settings
+
+        return image_model(get_settings())
+
+    @cached_property  # not in the constructor: wrong settings must not keep the other content types from loading
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+        """The network of the embed stage, the one of pictures. Raises `UsageError` where the settings name none."""
+        return {"embed": {"model": self._model.spec.name, "weights": self._model.spec.digest}}
+
     def sniff(self, head: bytes) -> str | None:
-        """The media type, by the first bytes."""
+        """The media type of a video file or an animated picture: see `sniff.sniff`."""
         return sniff(head)
 
     def decode(self, path: Path) -> Value:
-        """Frames about a second apart, and their times."""
+        """Frames about a second apart, their times, shots and borders, and the soundtrack: see `decode.decode`."""
         from fingerprint_dagster.media.video.decode import decode
 
         return decode(path)
 
     def embed(self, decoded: Sequence[Value], models: ModelRuntime) -> list[Value]:
-        """A vector for every frame."""
-        from fingerprint_dagster.media.video.sketch import embed
-
-        return embed(decoded, models)
+        """A descriptor of every frame, and the landmarks and window vectors of the soundtrack."""
+        return sketch.embed(decoded, models, self._model)
 
     def hash(self, decoded: Value, embedded: Value) -> Sketch:
-        """PDQ hashes, their qualities and the vectors, each with its time."""
-        from fingerprint_dagster.media.video.sketch import sketch
-
-        return sketch(decoded, embedded)
+        """PDQ hashes, descriptors and local features with their times, and the components of the soundtrack."""
+        return sketch.sketch(decoded, embedded)
 
     def match(self, query: Fingerprint, reference: Fingerprint) -> list[Match]:
-        """The stretches of the query that are in the reference."""
-        from fingerprint_dagster.media.video.match import match
+        """The stretches of the query that are in the reference: frames, regions of frames, sound, single pictures."""
+        return match.match(query, reference)
 
-        return match(query, reference)
+    def strengths(self, query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+        """See `match.strengths`."""
+        return match.strengths(query, reference)
+
+    def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
+        """`vpdq`: number, quality, hash and seconds of each frame, as vPDQ's tools read them."""
+        return {"vpdq": vpdq.of(fingerprint)}

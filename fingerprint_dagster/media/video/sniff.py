@@ -1,13 +1,14 @@
-"""What kind of video file some bytes begin, by their magic numbers alone."""
+"""What kind of video file or animated picture some bytes begin, by their magic numbers alone."""
 
 from __future__ import annotations
 
 # ISO base media brands that name another content type: audio-only MP4, and pictures in the same box structure.
 _AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ")
-_IMAGE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"crx ", b"jxl ")
-_BRANDS = {b"qt  ": "video/quicktime", b"M4V ": "video/x-m4v", b"f4v ": "video/x-f4v"}
+_IMAGE_BRANDS = (b"avif", b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"crx ", b"jxl ")
+_BRANDS = {b"avis": "image/avif", b"qt  ": "video/quicktime", b"M4V ": "video/x-m4v", b"f4v ": "video/x-f4v"}
 _QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_WEBP_ANIMATION = 0x02  # in the flags of the VP8X chunk
 # The stream types of ASF's stream properties object.
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
@@ -33,8 +34,10 @@ _PREFIXES = (
 def sniff(head: bytes) -> str | None:
     """The media type of the video file that begins with `head` (up to 4,096 bytes), or None if it is not one.
 
-    Files of other types get None: pictures (animated GIF and WebP too), text, and audio-only formats. A container that
-    can hold either (MP4, Matroska) counts as video: only its index, anywhere in the file, tells what is inside.
+    Files of other types get None: still pictures, text, and audio-only formats. A container that can hold either (MP4,
+    Matroska) counts as video: only its index, anywhere in the file, tells what is inside. Animated pictures (GIF, WebP,
+    PNG, AVIF) are pictures to those who ask for the first content type that knows the bytes; as videos they can be
+    registered by name.
     """
     if head[4:8] == b"ftyp":
         return _of_brand(head[8:12])
@@ -45,7 +48,13 @@ def sniff(head: bytes) -> str | None:
             return "video/webm"
         return "video/x-matroska" if b"matroska" in head[:64] else None
     if head.startswith(b"RIFF"):
+        if head[8:16] == b"WEBPVP8X":
+            return "image/webp" if len(head) > 20 and head[20] & _WEBP_ANIMATION else None
         return "video/x-msvideo" if head[8:11] == b"AVI" else None
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png" if _is_animated_png(head) else None
+    if head.startswith(b"GIF8"):
+        return "image/gif" if _is_animated_gif(head) else None
     if head.startswith(b"OggS"):
         return "video/ogg" if any(mark in head for mark in _OGG_VIDEO) else None
     if head.startswith(_ASF):
@@ -63,6 +72,47 @@ def _of_brand(brand: bytes) -> str | None:
     if brand.startswith(b"3gp"):
         return "video/3gpp"
     return _BRANDS.get(brand, "video/mp4")
+
+
+def _is_animated_png(head: bytes) -> bool:
+    """Whether an animation control chunk comes before the picture's data (PNG third edition, 11.3.3.1)."""
+    at = 8
+    while at + 8 <= len(head) and head[at + 4 : at + 8] != b"IDAT":
+        if head[at + 4 : at + 8] == b"acTL":
+            return True
+        at += 12 + int.from_bytes(head[at : at + 4], "big")
+    return False
+
+
+def _is_animated_gif(head: bytes) -> bool:
+    """Whether it says how often to repeat, waits after its first picture, or begins a second one (GIF89a, 17 to 26)."""
+    if len(head) < 13:
+        return False
+    at = 13 + _colour_table(head[10])
+    pictures = 0
+    while at < len(head):
+        if head[at] == 0x2C:  # a picture
+            pictures += 1
+            if pictures == 2:
+                return True
+            at += 10 + (_colour_table(head[at + 9]) if at + 9 < len(head) else 0) + 1
+        elif head[at] == 0x21:  # an extension
+            if head[at + 1 : at + 14] in (b"\xff\x0bNETSCAPE2.0", b"\xff\x0bANIMEXTS1.0"):
+                return True
+            if head[at + 1 : at + 3] == b"\xf9\x04" and head[at + 4 : at + 6].strip(b"\0"):
+                return True
+            at += 2
+        else:
+            return False
+        while at < len(head) and head[at]:  # its blocks, up to an empty one
+            at += 1 + head[at]
+        at += 1
+    return False
+
+
+def _colour_table(flags: int) -> int:
+    """The bytes of the colour table that the flags of a GIF's screen or picture announce."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _is_transport_stream(head: bytes) -> bool:
