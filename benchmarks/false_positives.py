@@ -1,15 +1,19 @@
-"""How often contents that have nothing to do with each other are called copies, with the thresholds as they are.
+r"""How often contents that have nothing to do with each other are called copies, with the thresholds as they are.
 
-    python benchmarks/false_positives.py FOLDER MANIFEST [--pairs N] [--only TYPE,TYPE] [--write FILE]
+    python benchmarks/false_positives.py FOLDER... MANIFEST [--pairs N] [--only TYPE,TYPE] [--write FILE]
 
-FOLDER holds real media; MANIFEST (tab-separated, with the columns path, sha256, kind, package, group, primary) says
+FOLDER... hold real media; MANIFEST (tab-separated, with the columns path, sha256, kind, package, group, primary) says
 what they are. Pairs of contents of one group of near-copies, or of one maker (packages of one family), are left out:
 the rest are taken for unrelated, and every pair that matches for a false positive. The matching pairs are printed, so
 that whoever doubts it can look at them. Intervals are of 95 %, exact for counted rates (Clopper-Pearson); rates too
 small to be counted are extrapolated ("about"), see `fingerprint_dagster.calibration`.
 
 Fingerprints are made as `fingerprint run` makes them and kept in the memo of FINGERPRINT_HOME: a second run is quick.
---write keeps the noise as a calibration, without the media; the one that comes with the package is made so.
+--write keeps the noise as a calibration, without the media, in place of what FILE has of the same evidence. The one
+that comes with the package is made so:
+
+    python benchmarks/false_positives.py FOLDER... MANIFEST --only image,text,audio \
+        --write fingerprint_dagster/calibration/shipped.json
 """
 
 from __future__ import annotations
@@ -18,17 +22,16 @@ import argparse
 import csv
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from fingerprint_dagster import Content, Pipeline, get_settings
-from fingerprint_dagster.calibration import Estimate, clopper_pearson
+from fingerprint_dagster.calibration import Calibration, Estimate, clopper_pearson
 from fingerprint_dagster.calibration.measure import Measured, measure
 from fingerprint_dagster.content import Failure, Fingerprint
 
-CONTENTS = {"image": 1500, "text": 1500, "audio": 250, "video": 60}
-PAIRS = {"image": 300_000, "text": 300_000, "audio": 20_000, "video": 2_000}
+CONTENTS = {"image": 1500, "text": 1500, "audio": 500, "video": 60}
+PAIRS = {"image": 120_000, "text": 200_000, "audio": 3_500, "video": 2_000}
 # Packages of one maker, or that show the same (calibration patterns, the same programs), beyond those whose names begin
 # alike.
 FAMILIES = (
@@ -38,6 +41,7 @@ FAMILIES = (
     {"manpages", "freebsd", "linux", "perl"},
 )
 RATES = (1e-4, 1e-6)
+SOURCE = "unrelated contents of the development corpus"
 
 
 def maker(package: str) -> str:
@@ -111,22 +115,21 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(CONTENTS), help="content types")
     parser.add_argument("--write", type=Path, help="keep the noise in this file")
     arguments = parser.parse_args()
-    made: Measured | None = None
+    made = Calibration((), SOURCE)
     with Pipeline.from_settings(get_settings()) as pipeline:
         for kind in arguments.only.split(","):
             wanted = [
                 c for folder in arguments.folder for c in contents(folder, arguments.manifest, kind, CONTENTS[kind])
             ]
             found = fingerprints(pipeline, wanted[: CONTENTS[kind]])
-            makers = len(Counter(each.content.metadata["maker"] for each in found))
-            source = f"{len(found)} contents of {makers} makers in the development corpus"
             pairs = arguments.pairs or PAIRS[kind]
-            measured = measure(found, source=source, pairs=pairs, leave_out=related, unrelated=True)
+            measured = measure(found, source=SOURCE, pairs=pairs, leave_out=related, unrelated=True)
             show(kind, measured)
-            calibration = measured.calibration
-            made = measured if made is None else Measured(made.calibration.updated(calibration), ())
-    if arguments.write and made is not None:
-        arguments.write.write_text(made.calibration.to_json())
+            made = made.updated(measured.calibration)
+    if arguments.write:
+        if arguments.write.exists():
+            made = Calibration.from_json(arguments.write.read_text()).updated(made)
+        arguments.write.write_text(made.to_json())
 
 
 if __name__ == "__main__":

@@ -148,6 +148,17 @@ def test_the_sides_of_a_comparison_across_types_can_be_swapped() -> None:
     assert one == measured.confidence("video", match(5, content_type="image"))
 
 
+def test_the_sound_of_a_video_is_told_by_the_noise_of_sounds() -> None:
+    sounds = replace(exponential(1000), content_types=("audio",), evidence="landmarks_v1")
+    videos = replace(exponential(10), content_types=("video",), evidence="soundtrack_landmarks_v1")
+    heard = match(5, "soundtrack_landmarks_v1", "video")
+    by_sounds = Calibration((sounds,)).rate("audio", heard)
+    assert by_sounds is not None
+    assert by_sounds == Calibration((sounds,)).rate("audio", match(5, "landmarks_v1", "audio"))
+    assert Calibration((sounds, videos)).rate("audio", heard) == by_sounds
+    assert Calibration((sounds, videos)).rate("video", heard) == videos.rate(5) != by_sounds
+
+
 def test_without_a_strength_the_score_is_measured() -> None:
     measured = Calibration((exponential(1000),))
     scored = replace(match(0), strength=None, score=0.7)
@@ -171,6 +182,16 @@ def test_the_users_own_noise_stands_before_the_shipped_one(tmp_path: Path) -> No
     assert loaded.collection == 123
     assert loaded.rate("image", match(0.9)) == 1 / 78
     assert {each.evidence for each in loaded.noise} >= {each.evidence for each in calibrations.shipped().noise}
+
+
+def test_a_calibration_that_changed_is_read_again(tmp_path: Path) -> None:
+    for pairs in (77, 770):
+        calibrations.save(tmp_path, Calibration((noise([0.5], pairs),), "mine"))
+        loaded = calibrations.load(tmp_path)
+        assert loaded.rate("image", match(0.9)) == 1 / (pairs + 1)
+        assert calibrations.load(tmp_path) is loaded
+    (tmp_path / calibrations.FILE).unlink()
+    assert calibrations.load(tmp_path) == calibrations.shipped()
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 99, "source": "", "collection": 1, "noise": []}', "[1]"])
@@ -270,7 +291,13 @@ def test_types_that_cannot_be_compared_are_not() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "evidence"),
-    [("image", "pdq_v1"), ("image", "local_features_v1"), ("text", "text_containment_v1"), ("text", "minhash_v2")],
+    [
+        ("image", "pdq_v1"),
+        ("image", "local_features_v1"),
+        ("text", "text_containment_v1"),
+        ("text", "text_similarity_v1"),
+        ("text", "minhash_v2"),
+    ],
 )
 def test_fewer_than_one_unrelated_pair_in_20000_reaches_a_threshold(kind: str, evidence: str) -> None:
     least = content_type(kind).thresholds[evidence]

@@ -10,6 +10,7 @@ from media_files import picture
 from running import CHECKOUT, environment
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 
 def test_the_python_example_runs(home: Path, tmp_path: Path):
@@ -25,10 +26,11 @@ def test_the_python_example_runs(home: Path, tmp_path: Path):
     assert len(pdq) == 64
 
 
-def test_every_setting_is_in_the_readme():
+def test_every_setting_is_documented():
     from fingerprint_dagster.settings import Settings
 
-    missing = [name for name in Settings.model_fields if f"FINGERPRINT_{name.upper()}" not in README]
+    page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
+    missing = [name for name in Settings.model_fields if f"FINGERPRINT_{name.upper()}" not in page]
     assert not missing
 
 
@@ -40,6 +42,18 @@ def test_every_command_is_in_the_readme():
 
 
 def test_every_linked_file_is_there():
-    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (CHECKOUT / link).exists()] == []
+    for page in PAGES:
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_service_example_runs(home: Path, tmp_path: Path):
+    page = (CHECKOUT / "docs" / "service.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copy(picture("coffee.png"), tmp_path)
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fp1:image:")

@@ -40,6 +40,9 @@ FILE = "calibration.json"
 COLLECTION = 10_000
 KEPT = 500
 """The strongest noise that is kept: what thresholds are found by."""
+SOUNDTRACK = "soundtrack_"
+"""What evidence by the sound of a video begins with. Sound is as often alike by chance as outside of a video: where its
+noise was not measured, that of sounds is taken."""
 
 COUNTED = 10
 """Pairs of the noise that must reach a rate for it to be counted; below it is extrapolated."""
@@ -214,6 +217,8 @@ class Calibration:
     def rate(self, query_type: str, match: Match) -> float | None:
         """The share of unrelated pairs that reach the match's strength; None where that evidence was not measured."""
         noise = self._by_evidence.get((_sides(query_type, match.reference.content_type), match.evidence))
+        if noise is None and match.evidence.startswith(SOUNDTRACK):
+            noise = self._by_evidence.get((("audio",), match.evidence.removeprefix(SOUNDTRACK)))
         return None if noise is None else noise.rate(match.score if match.strength is None else match.strength)
 
     def confidence(self, query_type: str, match: Match) -> float | None:
@@ -273,16 +278,24 @@ def shipped() -> Calibration:
 
 
 def load(home: Path) -> Calibration:
-    """The user's own calibration in the home, completed by the shipped one.
+    """The user's own calibration in the home, completed by the shipped one; the file is read again when it changes.
 
     Raises `UsageError` for a file that is none.
     """
+    path = home / FILE
     try:
-        return shipped().updated(Calibration.from_json((home / FILE).read_text()))
+        state = path.stat()
+        return _completed(path, state.st_mtime_ns, state.st_ino)
     except FileNotFoundError:
         return shipped()
     except ValueError as error:
-        raise UsageError(f"{home / FILE}: {error}; remove it, or run `fingerprint calibrate` again") from error
+        raise UsageError(f"{path}: {error}; remove it, or run `fingerprint calibrate` again") from error
+
+
+@lru_cache(maxsize=4)
+def _completed(path: Path, changed: int, inode: int) -> Calibration:
+    """What is in the file of that state, completed by the shipped calibration."""
+    return shipped().updated(Calibration.from_json(path.read_text()))
 
 
 def save(home: Path, calibration: Calibration) -> Path:

@@ -19,6 +19,7 @@ Verdict = Literal["same", "different"]
 VERDICTS: tuple[Verdict, ...] = ("same", "different")
 UNDECIDED = "undecided"
 """What a file says of a pair whose decision was taken back."""
+FILE = "decisions.sqlite"
 FORMAT = "fingerprint_dagster decisions v1"
 """What a file of decisions says it is, in its member `format`."""
 
@@ -61,7 +62,7 @@ class Decisions:
 
     def __init__(self, home: Path) -> None:
         """Raises `UsageError` where the home cannot be made or written."""
-        self.path = home / "decisions.sqlite"
+        self.path = home / FILE
         try:
             home.mkdir(parents=True, exist_ok=True)
             with self._db() as db:

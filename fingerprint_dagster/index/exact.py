@@ -61,7 +61,9 @@ class ExactStore:
             values = ranking.query_values(component)
             if stored and len(values):
                 if component.kind == "tokens":
-                    values = values[ranking.affordable(np.zeros(len(values), int), self._holders(component, values))]
+                    values = values[
+                        ranking.affordable(np.zeros(len(values), int), self._holders(component, values), len(of_type))
+                    ]
                 rankings[component.algorithm] = _rank(stored, component.kind, values, len(of_type), limit)
         return ranking.merge(rankings, limit)
 

@@ -254,7 +254,7 @@ class LanceStore(Searched):
 
     def _undo(self, version: int) -> None:
         """Make the table what it was at this version; -1: not there."""
-        folder = Path(self.location) / f"{TABLE}.lance"
+        folder = self._files.folder
         if version < 0:
             shutil.rmtree(folder, ignore_errors=True)
         for manifest in folder.glob("_versions/*.manifest*"):
@@ -280,13 +280,20 @@ class LanceStore(Searched):
             )
             self._opened: Any = None
             self._pid = os.getpid()
-        if self._opened is None and TABLE in self._connection.list_tables().tables:
+        if self._opened is None and self._exists():
             self._opened = self._connection.open_table(TABLE)
         return self._opened
+
+    def _exists(self) -> bool:
+        if self.path:  # What a killed process, or one without space on the disk, made of it may be a folder only.
+            return any(self._files.folder.glob("_versions/*.manifest"))
+        return TABLE in self._connection.list_tables().tables
 
     def _table_for_writing(self) -> Any:
         table = self._table()
         if table is None:
+            if self.path:
+                shutil.rmtree(self._files.folder, ignore_errors=True)
             about = _DELETED | {"digest": secrets.token_hex(16), "seq": 0}
             self._opened = table = self._connection.create_table(TABLE, pa.Table.from_pylist([about], SCHEMA))
         return table

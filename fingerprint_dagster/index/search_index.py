@@ -13,6 +13,7 @@ process that is killed leaves the old state. Everything here can be deleted at a
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -56,6 +57,8 @@ SEGMENT_BYTES = 256 << 20
 # So many segments of one size (within a factor of as many) are merged, up to a size whose merging takes some minutes.
 FAN = 4
 LARGEST = 1 << 20
+# When look-ups have mapped so many bytes more, they are given back: to the system they count as this process's memory.
+RESIDENT_BYTES = 1 << 30
 # Queries looked up together, in one thread.
 QUERIES = 256
 FORMAT = 1
@@ -113,6 +116,16 @@ class _State:
             ]
         return self._alive[content_type]
 
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {}
+
+    def count(self, content_type: str) -> int:
+        """How many contents of the type are stored."""
+        if content_type not in self._counts:
+            self._counts[content_type] = sum(int(live.sum()) for live in self.alive(content_type))
+        return self._counts[content_type]
+
     def ids(self, numbers: np.ndarray) -> list[str]:
         """The content_ids of contents, by their numbers in all segments."""
         at = np.searchsorted(self.first, numbers, side="right") - 1
@@ -132,36 +145,42 @@ class SearchIndex:
         self._files = Immutable(folder)
         self._lock = threading.Lock()
         self._latest: int | None = None
+        self._mapped = 0
         self._base = _State()
         self._state = _State()
-
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
     def candidates_many(
         self, queries: Sequence[Fingerprint], limit: int, content_type: str | None
     ) -> list[list[Candidate]]:
         """See `Store.candidates_many`."""
         state = self.refresh()
+        self._mapped = self._mapped or _mapped_bytes()
         answers: list[list[Candidate]] = [[] for _ in queries]
         by_type = defaultdict(list)
         for number, query in enumerate(queries):
             by_type[str(content_type or query.content.content_type)].append(number)
         for wanted, numbers in by_type.items():
-            state.alive(wanted)
+            state.count(wanted)  # once, not in every thread
             parts = [numbers[start : start + QUERIES] for start in range(0, len(numbers), QUERIES)]
 
             def look_up(part: list[int], wanted: str = wanted) -> list[list[Candidate]]:
                 return _candidates(state, [queries[n] for n in part], limit, wanted)
 
             # Most of the time is spent in numpy, which lets other threads run.
-            for part, found in zip(
-                parts, self._threads.map(look_up, parts) if parts[1:] else map(look_up, parts), strict=True
-            ):
-                for number, answer in zip(part, found, strict=True):
-                    answers[number] = answer
+            with ThreadPoolExecutor(max(1, min(len(parts), _cores()))) as threads:
+                for part, found in zip(
+                    parts, threads.map(look_up, parts) if parts[1:] else map(look_up, parts), strict=True
+                ):
+                    for number, answer in zip(part, found, strict=True):
+                        answers[number] = answer
+        self._release(state)
         return answers
+
+    def _release(self, state: _State) -> None:
+        """Keep the memory of mapped files bounded."""
+        if _mapped_bytes() - self._mapped > RESIDENT_BYTES:
+            for segment in state.segments:
+                segment.release()
 
     def may_have_digest(self, digest: str) -> bool:
         """Whether anything stored may have this digest: never False where something has."""
@@ -238,7 +257,7 @@ class SearchIndex:
         for _ in range(5):
             try:
                 manifest = json.loads((self.folder / "manifest.json").read_text())
-            except FileNotFoundError:
+            except (FileNotFoundError, json.JSONDecodeError):
                 return None
             if (manifest["format"], manifest["identity"]) != (FORMAT, self._records.identity()):
                 return None
@@ -251,6 +270,8 @@ class SearchIndex:
                 return _State(manifest["seq"], segments, tuple(dead))
             except FileNotFoundError:
                 continue  # Replaced between reading the manifest and opening what it names.
+            except (ValueError, KeyError):
+                return None  # Damaged.
         return None
 
     def _save(self, state: _State) -> None:
@@ -266,6 +287,20 @@ class SearchIndex:
         for path in self.folder.iterdir():
             if path.name not in wanted:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _mapped_bytes() -> int:
+    """The bytes of mapped files that are in this process's memory; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+def _cores() -> int:
+    """The processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _due(dead: Sequence[np.ndarray]) -> list[int]:
@@ -360,9 +395,10 @@ class _Best(NamedTuple):
 
 
 def _candidates(state: _State, queries: Sequence[Fingerprint], limit: int, content_type: str) -> list[list[Candidate]]:
-    alive = state.alive(content_type)
-    if not any(live.any() for live in alive):
+    contents = state.count(content_type)
+    if not contents:
         return [[] for _ in queries]
+    alive = state.alive(content_type)
     asked: defaultdict[Key, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for number, query in enumerate(queries):
         for component in query.sketch.components:
@@ -375,7 +411,7 @@ def _candidates(state: _State, queries: Sequence[Fingerprint], limit: int, conte
         owner = np.repeat([number for number, _ in parts], [len(values) for _, values in parts])
         values = np.concatenate([values for _, values in parts])
         if key.kind == "tokens":
-            best = _by_tokens(state, alive, key, owner, values, limit)
+            best = _by_tokens(state, alive, contents, key, owner, values, limit)
         else:
             best = _by_rows(state, alive, key, owner, values)
         for asking, found in _best_of_each(state, best, limit):
@@ -413,15 +449,20 @@ def _ends(*keys: np.ndarray) -> np.ndarray:
 
 
 def _by_tokens(
-    state: _State, alive: list[np.ndarray], key: Key, owner: np.ndarray, values: np.ndarray, limit: int
+    state: _State,
+    alive: list[np.ndarray],
+    contents: int,
+    key: Key,
+    owner: np.ndarray,
+    values: np.ndarray,
+    limit: int,
 ) -> _Best:
     """See `ranking.rank_tokens`: the bits of surprise at the tokens shared."""
     ranges = [segment.holders(key, values) for segment in state.segments]
     held = np.zeros(len(values), np.int64)
     for first, last in ranges:
         held += last - first
-    contents = sum(int(live.sum()) for live in alive)
-    asked = ranking.affordable(owner, held)
+    asked = ranking.affordable(owner, held, contents)
     found = []
     for tokens in np.split(asked, np.flatnonzero(np.diff(owner[asked])) + 1) if len(asked) else ():
         shared, holders = [], np.zeros(len(tokens), np.int64)

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fingerprint_dagster.content import Box, Fingerprint, Match, Range
@@ -47,7 +47,7 @@ class FingerprintResult:
     processing_time_ms: float = 0.0
     cached: bool = False
     layer: CacheLayer | None = None
-    record: Fingerprint | None = None
+    record: Fingerprint | None = field(default=None, repr=False)
     error: str | None = None
     stage: str | None = None
     retryable: bool = False
@@ -106,7 +106,7 @@ class FingerprintResult:
 class SearchResult:
     """What a content is a copy of: the matches, best first. Behaves like a sequence of `Match`."""
 
-    query: Fingerprint
+    query: Fingerprint = field(repr=False)
     matches: tuple[Match, ...]
     processing_time_ms: float
 

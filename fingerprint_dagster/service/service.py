@@ -356,12 +356,24 @@ class FingerprintService:
         return FingerprintResult(url, kind, processing_time_ms=took, error=reason, stage=stage, retryable=retryable)
 
     def _find_copies(self, record: Fingerprint, top: int, include_self: bool) -> list[Any]:
+        from fingerprint_dagster import calibration
+        from fingerprint_dagster.duplicates import decisions
         from fingerprint_dagster.media.registry import content_type
         from fingerprint_dagster.search import find_copies
 
         assert self._store is not None
-        plugin = content_type(record.content.content_type)
-        return find_copies(self._store, plugin, record, top, include_self=include_self)
+        home = self.settings.home
+        # Another process may calibrate or decide at any time; who only searches leaves nothing in the home.
+        decided = decisions.Decisions(home) if (home / decisions.FILE).exists() else None
+        return find_copies(
+            self._store,
+            content_type(record.content.content_type),
+            record,
+            top,
+            include_self=include_self,
+            calibration=calibration.load(home),
+            decisions=decided,
+        )
 
     def _remember_stored(self, key: str) -> None:
         self._stored[key] = None

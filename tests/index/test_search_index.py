@@ -27,6 +27,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "FLAT_ROWS", 8)
     monkeypatch.setattr(segment, "POSTINGS", 64)
     monkeypatch.setattr(segment, "ROWS_PER_LIST", 4)
+    monkeypatch.setattr(segment, "probes_of", lambda lists: lists)  # so that vectors are found exactly, too
+    monkeypatch.setattr(search_index, "RESIDENT_BYTES", 0)
 
 
 def content(number: int, rng: np.random.Generator) -> Fingerprint:
@@ -61,7 +63,6 @@ def test_after_any_changes_it_finds_what_the_oracle_finds(
             store.delete([f"c{n}" for n in sorted(numbers)])
             oracle.delete([f"c{n}" for n in sorted(numbers)])
         queries = list(stored.values())[:12]
-        # The few lists of so small an inverted file are all looked into, so even the vectors are found exactly.
         for reader in (store, late) if len(steps) % 2 else (store,):
             assert reader.candidates_many(queries, 7) == oracle.candidates_many(queries, 7)
     for reader in (store, late, LanceStore(folder)):
@@ -146,7 +147,7 @@ def test_vectors_are_found_with_the_recall_that_is_stated(
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     place, key = one_segment(kind, np.packbits(vectors > 0, axis=1) if kind == "signs" else vectors.astype(np.float32))
     lists = len(place.components[key]["centres"])
-    assert segment.probes_of(lists) < lists / 25
+    assert segment.probes_of(lists) < lists / 18
     picked = rng.integers(0, len(vectors), 300)
     for wanted, recall in segment.RECALL.items():
         noise = rng.standard_normal((300, 512))
@@ -160,7 +161,7 @@ def test_vectors_are_found_with_the_recall_that_is_stated(
 def test_the_rarest_tokens_are_looked_up_until_it_costs_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(ranking, "MAX_POSTINGS", 60)
+    monkeypatch.setattr(ranking, "POSTINGS", (60, 60))
     common, rare = np.arange(5), np.arange(100, 104)
     made = [fingerprint(f"common {n:02}", tokens(common)) for n in range(50)]
     made += [fingerprint(f"rare {n}", tokens(rare)) for n in range(3)]

@@ -32,7 +32,9 @@ from fingerprint_dagster.media.audio.landmarks import (
     triples_v1,
     unpack,
 )
+from fingerprint_dagster.media.audio.match import Segment
 from fingerprint_dagster.models import ModelRuntime
+from fingerprint_dagster.search import judged
 
 iscc_samples = pytest.importorskip("iscc_samples", reason="the demo media (pip install fingerprint-dagster[demo])")
 librosa = pytest.importorskip("librosa")
@@ -91,6 +93,13 @@ def transposed(pcm: np.ndarray, semitones: float) -> np.ndarray:
 def with_noise(pcm: np.ndarray, decibels: float, seed: int = 1) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, pcm.std() * 10 ** (-decibels / 20), len(pcm))
     return (0.5 * (pcm + noise)).clip(-32768, 32767).astype(np.int16)
+
+
+def sure(found: list[Match]) -> bool:
+    """Whether the best match is one for which hardly any unrelated sounds give as much evidence."""
+    query = fingerprint(melody(5, 9), "query")
+    confidence = judged(found, query, query)[0].confidence
+    return confidence is not None and confidence > 0.99
 
 
 def best(found: list[Match]) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -183,8 +192,7 @@ def test_other_speed(speed: float, track: np.ndarray) -> None:
     assert found[0].details["speed"] == pytest.approx(speed, abs=0.004)
     assert found[0].details["pitch"] == pytest.approx(12 * np.log2(speed), abs=0.1)
     assert place(found, 5) == pytest.approx(25 * speed, abs=0.1)
-    assert found[0].confidence is not None
-    assert found[0].confidence > 0.99
+    assert sure(found)
 
 
 @pytest.mark.parametrize("tempo", [0.9, 1.1])
@@ -222,8 +230,7 @@ def test_speech_as_loud_as_the_music(track: np.ndarray, soundtrack: np.ndarray) 
         both = (0.5 * (music + speech * (music.std() / speech.std()))).clip(-32768, 32767).astype(np.int16)
         found = match(both, track)
         assert place(found, 5) == pytest.approx(start + 5, abs=0.1)
-        assert found[0].confidence is not None
-        assert found[0].confidence > 0.99
+        assert sure(found)
     assert match(speech.astype(np.int16), track) == []
 
 
@@ -241,6 +248,36 @@ def test_any_speed_at_any_place(start: float, speed: float) -> None:
     first = int(start * SAMPLE_RATE)
     excerpt = faster(track[first : first + 10 * SAMPLE_RATE], speed)
     assert place(match(excerpt, track), 3) == pytest.approx(start + 3 * speed, abs=0.15)
+
+
+# --- how much evidence
+
+
+@given(st.integers(16, 5000), st.floats(0, 15.9))
+def test_more_items_and_fewer_errors_are_more_evidence(items: int, error: float) -> None:
+    strength = Segment(0, 0, items, items, error).strength
+    assert 0 < strength < Segment(0, 0, items + 1, items + 1, error).strength
+    assert Segment(0, 0, items, items, min(error + 0.1, 16)).strength < strength
+    assert Segment(0, 0, items, items, 16).strength == 0
+
+
+def test_evidence_is_told_of_unrelated_sounds_too(track: np.ndarray) -> None:
+    original, other = fingerprint(track), fingerprint(melody(60, 2)[10 * SAMPLE_RATE : 40 * SAMPLE_RATE])
+    told = PLUGIN.strengths(other, original)
+    assert PLUGIN.match(other, original) == []
+    assert told.keys() == PLUGIN.thresholds.keys()
+    assert all(0 <= told[evidence] < least for evidence, least in PLUGIN.thresholds.items())
+    assert told["landmarks_v1"] > 0
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.05])
+def test_a_copy_has_the_evidence_that_is_told(speed: float, track: np.ndarray) -> None:
+    copy, original = fingerprint(faster(track[: 20 * SAMPLE_RATE], speed)), fingerprint(track)
+    found = PLUGIN.match(copy, original)[0]
+    assert found.strength is not None
+    assert found.strength >= PLUGIN.thresholds[found.evidence]
+    assert PLUGIN.strengths(copy, original)[found.evidence] == pytest.approx(found.strength, rel=0.05)
+    assert sure([found])
 
 
 # --- parts

@@ -18,7 +18,7 @@ from fingerprint_dagster.content import Box, Content, Fingerprint, Match, Sketch
 from fingerprint_dagster.index.exact import ExactStore
 from fingerprint_dagster.media.image import ImagePlugin, local_features
 from fingerprint_dagster.models import ModelRuntime
-from fingerprint_dagster.search import find_copies
+from fingerprint_dagster.search import UNSURE, find_copies, verify
 
 PLUGIN = ImagePlugin()
 # Everyday pictures in scikit-image, of people, animals, things, textures, documents and the sky.
@@ -239,6 +239,39 @@ def test_different_pictures_do_not_match(fingerprints: Fingerprints) -> None:
     assert {pair[0] for pair in matching} == {
         f.content.content_id for f in everything if not f.sketch.info["low_information"]
     }
+
+
+def framed(image: Image.Image, width: float) -> Image.Image:
+    """The picture in a frame of many coloured spots, always the same; its width in shares of the side."""
+    random, side = np.random.default_rng(0), 512
+    canvas = Image.new("RGB", (side, side), (120, 80, 40))
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(900):
+        x, y, across, down = (int(number) for number in random.integers((0, 0, 4, 4), (side, side, 18, 36)))
+        draw.ellipse((x, y, x + across, y + down), fill=tuple(random.integers(0, 256, 3).tolist()))
+    inner = round(side * (1 - 2 * width))
+    canvas.paste(ImageOps.fit(image, (inner, inner)), (round(side * width),) * 2)
+    return canvas
+
+
+@pytest.mark.parametrize("width", [0.06, 0.1, 0.15])
+def test_different_pictures_in_one_frame_are_only_suggested(width: float, fingerprints: Fingerprints) -> None:
+    one, other = (fingerprints.of(framed(picture(name), width)) for name in ("coffee", "camera"))
+    (found,) = verify(PLUGIN, one, other)
+    assert found.details["suggestion"]
+    assert found.details["frame"]
+    assert found.confidence is not None
+    assert found.confidence <= UNSURE
+
+
+@pytest.mark.parametrize("name", ["coffee", "camera"])
+def test_a_picture_in_a_frame_is_no_suggestion(name: str, fingerprints: Fingerprints) -> None:
+    bare, one = fingerprints.original(name), fingerprints.of(framed(picture(name), 0.1))
+    darker = fingerprints.of(ImageEnhance.Brightness(framed(picture(name), 0.1).crop((20, 20, 512, 512))).enhance(0.7))
+    for query, reference in ((one, bare), (bare, one), (one, darker)):
+        (found,) = verify(PLUGIN, query, reference)
+        assert found.evidence == FEATURES
+        assert "suggestion" not in found.details
 
 
 def striped(step: int) -> Image.Image:

@@ -81,6 +81,17 @@ def test_an_edited_copy_matches_as_a_whole(share, least):
             assert len(part(text, range_)) >= 0.95 * len(text) - 60
 
 
+def test_a_nearly_equal_text_of_few_different_words_is_a_sure_copy():
+    rng = random.Random(13)
+    words = rng.sample(written(rng, 400).split(), 55)
+    original = [rng.choice(words) for _ in range(250)]
+    changed = [*original[:120], "another", *original[121:200], "two", *original[201:]]
+    [found] = verify(PLUGIN, fingerprint_of(" ".join(changed)), fingerprint_of(" ".join(original)))
+    assert found.score > 0.98
+    assert found.strength < 60
+    assert found.confidence > 0.999
+
+
 def test_another_text_does_not_match():
     rng = random.Random(2)
     texts = [written(rng, length) for length in (20, 200, 2000)]

@@ -240,7 +240,7 @@ def test_an_edited_copy_is_found(
         record(tmp_path / "copy.mp4", [(time, edit(picture)) for time, picture in film], crf="30"), models
     )
     (match,) = PLUGIN.match(copy, silent_film)
-    assert match.evidence == (REGIONS if edit is cropped else FRAMES)
+    assert match.evidence in ((FRAMES, REGIONS) if edit is cropped else (FRAMES,))
     assert match.query_range == pytest.approx((0, 12), abs=1.5)
     assert match.reference_range == pytest.approx((0, 12), abs=1.5)
     assert match.details["mirrored"] == (edit is np.fliplr)

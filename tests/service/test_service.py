@@ -12,7 +12,9 @@ import pytest
 from media_files import picture, sample
 from sources.servers import Handler, serving
 
-from fingerprint_dagster import ContentError, ContentType, FingerprintResult, UsageError
+from fingerprint_dagster import ContentError, ContentType, FingerprintResult, UsageError, calibration
+from fingerprint_dagster.calibration import Calibration, Noise
+from fingerprint_dagster.duplicates.decisions import Decision, Decisions
 from fingerprint_dagster.index.store import open_store
 from fingerprint_dagster.models import ModelRuntime
 from fingerprint_dagster.pipeline import Pipeline
@@ -467,6 +469,28 @@ def test_a_search_finds_what_was_just_answered(service: Any, write: Any) -> None
             assert found.to_dict()["matches"][0]["score"] == 0.6
             assert len(await it.search(result)) == 0
             assert [match.score for match in await it.search(result.record, include_self=True)] == [1.0]
+
+    run(ask())
+
+
+def test_a_search_goes_by_the_calibration_and_the_decisions_in_the_home(
+    service: Any, settings: Any, write: Any
+) -> None:
+    original, copy = write("1 2 3 4", "1 2 3 9")
+    home = settings().home
+
+    async def ask() -> None:
+        async with service() as it:
+            stored = await it.generate_fingerprint(original)
+            asked = await it.generate_fingerprint(copy, store=False)
+            (found,) = await it.search(asked)
+            assert found.confidence is None
+            assert not (home / "decisions.sqlite").exists()
+            noise = Noise(("waveform",), found.evidence, 9, 9999, 0, ())
+            calibration.save(home, Calibration((noise,), collection=100))
+            assert [match.confidence for match in await it.search(asked)] == [pytest.approx(1 / 1.01)]
+            Decisions(home).record([Decision.of("different", asked.record, stored.record)])
+            assert len(await it.search(asked)) == 0
 
     run(ask())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint_dagster.content import Fingerprint, Match, Sketch, Value
+from fingerprint_dagster.media.audio import alignment, match, sketch
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class AudioPlugin(ContentTypePlugin):
         "hash": "sound_v2",
     }
 
+    thresholds: ClassVar[Mapping[str, float]] = {
+        sketch.CHROMAPRINT: match.LEAST_STRENGTH,
+        sketch.LANDMARKS: alignment.LEAST_EVIDENCE,
+    }
+
     def sniff(self, head: bytes) -> str | None:
         """The media type of sound, and of video containers too: see `decode.sniff_audio`."""
         from fingerprint_dagster.media.audio.decode import sniff_audio
@@ -74,6 +80,12 @@ class AudioPlugin(ContentTypePlugin):
         from fingerprint_dagster.media.audio.sketch import match_audio
 
         return match_audio(query, reference)
+
+    def strengths(self, query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+        """In nats, by Chromaprints and by landmarks: see `sketch.strengths_audio`."""
+        from fingerprint_dagster.media.audio.sketch import strengths_audio
+
+        return strengths_audio(query, reference)
 
     def interchange(self, fingerprint: Fingerprint) -> dict[str, str]:
         """`chromaprint`: what fpcalc prints and AcoustID takes; `iscc`: the Audio-Code."""

@@ -38,12 +38,10 @@ MET_IN_COPY = 0.2  # in the worst copy that is still found: half of its landmark
 # How far apart landmarks that meet in a copy are: normal, but for a part that is anywhere within the tolerance.
 TIME_DEVIATION, PITCH_DEVIATION, ASTRAY = 0.014, 0.09, 0.15
 # Of 20,000 pairs of 5 or 10 s (changed in 36 ways) and a track they are not from, 1 % gave more than 22 nats, 0.1 %
-# more than 30, the best 41: with each CHANCE_DECAY beyond CHANCE_EVIDENCE the share falls by a factor e.
+# more than 30, the best 41.
 LEAST_EVIDENCE = 45.0
-CHANCE_EVIDENCE, CHANCE_DECAY = 4.0, 3.9
 MOST_ADDED = 25.0  # nats that another feature adds at most: landmarks alone must give the rest
 UNCHANGED_SPEED, UNCHANGED_PITCH = 0.005, 0.15  # off by less, the sound is compared as if at the same speed and pitch
-CANDIDATES = 100  # that one query is compared with
 
 
 # Votes below these multiples of the square root of the number of landmarks asked are not looked at: nine tenths of what
@@ -87,11 +85,6 @@ class Alignment:
     def score(self) -> float:
         """0..1: the share of the query's landmarks that the reference has; clean copies have about 0.9."""
         return min(1.0, self.share)
-
-    @property
-    def confidence(self) -> float:
-        """0..1: one less the chance that one of CANDIDATES unrelated references would give this much evidence."""
-        return 1 - min(1.0, CANDIDATES * math.exp((CHANCE_EVIDENCE - self.evidence) / CHANCE_DECAY))
 
 
 class _Side:
@@ -325,15 +318,41 @@ def align(
     return without_echoes(found)[:MAX_ALIGNMENTS]
 
 
+def most_evidence(
+    query: Landmarks, reference: Landmarks, times: np.ndarray, likeness: np.ndarray, agreement: Agreement
+) -> float:
+    """The evidence of the best alignment in nats, also where it is too little for `align`; 0 where there is none."""
+    if min(len(query.time), len(reference.time)) < 3:
+        return 0.0
+    one, other = _Side(query), _Side(reference)
+    found: list[Alignment] = []
+    for q in _parts(query.time, times, likeness):
+        strong = q[query.strong[q]]
+        for _, *place in vote_at(one, q, other, _PLACES) + vote_changed(one, strong, other, _PLACES):
+            best = _near(one, q, other, agreement, *place)
+            found += [] if best is None else [best]
+    found.sort(key=lambda each: -each.evidence)
+    extended = [each for each in found if each.evidence >= LEAST_EVIDENCE] or found[:1]
+    return max((_extended(one, each, other).evidence for each in extended), default=0.0)
+
+
 def _aligned(
     query: _Side, q: np.ndarray, reference: _Side, agreement: Agreement, speed: float, offset: float, pitch: float
 ) -> Alignment | None:
     """The alignment at or near a place, where the evidence is enough."""
+    best = _near(query, q, reference, agreement, speed, offset, pitch)
+    return best if best is not None and best.evidence >= LEAST_EVIDENCE else None
+
+
+def _near(
+    query: _Side, q: np.ndarray, reference: _Side, agreement: Agreement, speed: float, offset: float, pitch: float
+) -> Alignment | None:
+    """The alignment at or near a place, whatever the evidence; what is nearly enough is asked for more."""
     fitted = fit(query, q, reference, speed, offset, pitch)
     best = stretch(query, q, reference, *fitted) if fitted else None
     if best is not None and LEAST_EVIDENCE - MOST_ADDED <= best.evidence < LEAST_EVIDENCE:
         best = _with_agreement(best, (float(query.time[q[0]]), float(query.time[q[-1]])), agreement)
-    return best if best is not None and best.evidence >= LEAST_EVIDENCE else None
+    return best
 
 
 def _repeats(

@@ -27,6 +27,7 @@ import numpy as np
 
 from fingerprint_dagster.media.audio.chromaprint import ITEM_SECONDS, ITEM_SPAN_SECONDS
 
+ITEM_BITS = 32
 CHANCE_ERROR = 16.0  # bit errors of two independent items
 INFORMATIVE_CHANGE = 2.2  # bits per item: between white noise and music
 INFORMATIVE_WINDOW = 32  # items over which it is averaged
@@ -37,8 +38,6 @@ MERGED_GAP = 24  # items (3 s): shorter interruptions of one alignment do not en
 MIN_ITEMS = 16  # informative items of evidence: 4.6 s of sound
 MIN_SHARE = 0.2  # of informative items between the first and the last of them: a few in an hour of rain are no evidence
 MAX_ERROR = 6.0  # mean bit error of a long segment; a short one must be better, see `_allowed_error`
-# The least error that 300 unrelated pairs of tracks gave at any shift, by the number of items.
-CHANCE_ITEMS, CHANCE_BEST = (16, 24, 40, 80, 160), (4.8, 6.5, 8.3, 9.2, 10.5)
 MIN_AGREEING_ITEMS = 8  # of a part: 3.5 s of sound
 MIN_OTHER_SHIFTS = 100  # of the reference (12 s), with which one is compared
 LEAST_DEVIATION = 0.3  # bits, of the error at all shifts: less is a sound that hardly changes
@@ -56,28 +55,35 @@ _MAX_SHIFTS = 48  # looked at for each chunk
 class Segment:
     """One stretch that is the same in both: `items` items from query_start and from reference_start on.
 
-    error: mean bit error of its informative items. evidence: the bits in which these agree beyond chance.
+    compared: how many of them are informative. error: mean bit error of these.
     """
 
     query_start: int
     reference_start: int
     items: int
+    compared: int
     error: float
-    evidence: float
+
+    @property
+    def evidence(self) -> float:
+        """The bits in which the informative items agree beyond chance: what the better segment has more of."""
+        return (CHANCE_ERROR - self.error) * self.compared
+
+    @property
+    def strength(self) -> float:
+        """How unlikely chance is, in nats, if each bit agreed by the toss of a coin; 0 for chance, and never less.
+
+        That is Chernoff's bound of the binomial. Bits of one item, and of the next, go together, so it says too much,
+        but for copies and for noise alike: how much noise has is measured (`fingerprint_dagster.calibration`).
+        """
+        wrong = min(self.error / ITEM_BITS, 0.5)
+        entropy = -sum(share * math.log(share) for share in (wrong, 1 - wrong) if share > 0)
+        return self.compared * ITEM_BITS * (math.log(2) - entropy)
 
     @property
     def score(self) -> float:
         """1 for equal bits, 0 for chance."""
         return min(1.0, max(0.0, 1 - self.error / CHANCE_ERROR))
-
-    @property
-    def confidence(self) -> float:
-        """0..1: one less the chance that one of a hundred unrelated references has as good a stretch.
-
-        One in 300 has CHANCE_BEST; with every 1.5 bits below, it is a tenth of that (excerpts of 16 to 80 items).
-        """
-        chance = float(np.interp(self.items, CHANCE_ITEMS, CHANCE_BEST))
-        return 1 - min(1.0, 100 / 300 * 10 ** ((self.error - chance) / 1.5))
 
     @property
     def query_range(self) -> tuple[float, float]:
@@ -110,10 +116,10 @@ def align(query: np.ndarray, reference: np.ndarray) -> list[Segment]:
     found: list[Segment] = []
     shifts = _shifts(query, reference, *useful)
     for shift in shifts:
-        found += _segments_at(shift, query, reference, *useful)
+        found += _copies_at(shift, query, reference, *useful)
     for shift in _repeats(max(found, key=lambda s: s.evidence), query, reference, useful[0]) if found else ():
         if shift not in shifts:
-            found += _segments_at(shift, query, reference, *useful)
+            found += _copies_at(shift, query, reference, *useful)
     found.sort(key=lambda s: (-s.evidence, s.query_start, s.reference_start))
 
     kept: list[Segment] = []
@@ -125,6 +131,13 @@ def align(query: np.ndarray, reference: np.ndarray) -> list[Segment]:
             q[:] = r[:] = True
             kept.append(segment)
     return kept[:MAX_SEGMENTS]
+
+
+def greatest_strength(query: np.ndarray, reference: np.ndarray) -> float:
+    """The `Segment.strength` of the stretch that is most alike in both, copy or not; 0 where none is at all."""
+    useful = informative(query), informative(reference)
+    shifts = _shifts(query, reference, *useful)
+    return max((s.strength for shift in shifts for s in _segments_at(shift, query, reference, *useful)), default=0.0)
 
 
 def agreement(
@@ -201,10 +214,27 @@ def _shifts(
     return sorted(shifts)
 
 
-def _segments_at(
+def _allowed_error(items: int) -> float:
+    """Chance offers better stretches the shorter they are: 3.5 bits for 16 items (4.6 s), 6 from 96 (14.5 s) on."""
+    return min(MAX_ERROR, 3 + items / 32)
+
+
+LEAST_STRENGTH = Segment(0, 0, MIN_ITEMS, MIN_ITEMS, _allowed_error(MIN_ITEMS)).strength
+"""What the shortest copy has that errs as much as it may; all others have more."""
+
+
+def _copies_at(
     shift: int, query: np.ndarray, reference: np.ndarray, query_useful: np.ndarray, reference_useful: np.ndarray
 ) -> list[Segment]:
     """The stretches that are the same when reference item i + shift is laid on query item i."""
+    found = _segments_at(shift, query, reference, query_useful, reference_useful)
+    return [segment for segment in found if segment.error <= _allowed_error(segment.compared)]
+
+
+def _segments_at(
+    shift: int, query: np.ndarray, reference: np.ndarray, query_useful: np.ndarray, reference_useful: np.ndarray
+) -> list[Segment]:
+    """The stretches that are alike when reference item i + shift is laid on query item i, too little for copies too."""
     start, end = max(0, -shift), min(len(query), len(reference) - shift)
     if end - start < MIN_ITEMS:
         return []
@@ -217,15 +247,8 @@ def _segments_at(
         if len(here) < MIN_ITEMS or len(here) < MIN_SHARE * (here[-1] - here[0] + 1):
             continue
         error = float(errors[first:last][here].mean())
-        if error <= _allowed_error(len(here)):
-            evidence = (CHANCE_ERROR - error) * len(here)
-            segments.append(Segment(start + first, start + first + shift, last - first, error, evidence))
+        segments.append(Segment(start + first, start + first + shift, last - first, len(here), error))
     return segments
-
-
-def _allowed_error(items: int) -> float:
-    """Chance offers better stretches the shorter they are: 3.5 bits for 16 items (4.6 s), 6 from 96 (14.5 s) on."""
-    return min(MAX_ERROR, 3 + items / 32)
 
 
 def _runs(below: np.ndarray) -> list[tuple[int, int]]:

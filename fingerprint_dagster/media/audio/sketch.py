@@ -22,7 +22,7 @@ from fingerprint_dagster.media.audio.landmarks import (
     triples_v1,
     unpack,
 )
-from fingerprint_dagster.media.audio.match import Segment, agreement, align, informative
+from fingerprint_dagster.media.audio.match import Segment, agreement, align, greatest_strength, informative
 from fingerprint_dagster.media.audio.windows import (
     COLUMNS,
     ROWS,
@@ -148,25 +148,36 @@ def match_audio(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     """Every part of the query that the reference contains; best first.
 
     By their Chromaprints where the sound is clean, at the same speed and pitch; what these leave over, by landmarks.
-    details of a match by landmarks: speed (above 1 where the query is faster) and pitch (semitones by which it is
-    higher).
+    strength: nats, see `match.Segment` and `alignment`. details of a match by landmarks: speed (above 1 where the query
+    is faster) and pitch (semitones by which it is higher).
     """
     matches = []
     known: list[alignment.Alignment] = []
     for segment in _segments(query, reference):
         here, there = segment.query_range, segment.reference_range
-        matches.append(Match(reference.content, segment.score, CHROMAPRINT, here, there, confidence=segment.confidence))
+        matches.append(Match(reference.content, segment.score, CHROMAPRINT, here, there, strength=segment.strength))
         known.append(alignment.Alignment(here, 1.0, there[0] - here[0], 0.0, segment.score, segment.evidence))
     for found in [] if _all_known(query, known) else _alignments(query, reference):
         if alignment.is_new(found, known):
             details = {"speed": round(found.speed, 4), "pitch": round(found.pitch, 2)}
             here, there = found.query_range, found.reference_range
             matches.append(
-                Match(
-                    reference.content, found.score, LANDMARKS, here, there, confidence=found.confidence, details=details
-                )
+                Match(reference.content, found.score, LANDMARKS, here, there, strength=found.evidence, details=details)
             )
     return sorted(matches, key=lambda m: (-m.score, m.query_range, m.reference_range))
+
+
+def strengths_audio(query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+    """What each evidence of `match_audio` has to say of two sounds: see `ContentTypePlugin.strengths`."""
+    found: dict[str, float] = {}
+    one, other = query.component(CHROMAPRINT), reference.component(CHROMAPRINT)
+    if one is not None and other is not None:
+        found[CHROMAPRINT] = greatest_strength(one.values, other.values)
+    one, other = query.component(LANDMARKS), reference.component(LANDMARKS)
+    if one is not None and other is not None:
+        likest, agree = _likeness(query, reference), _agreement(query, reference)
+        found[LANDMARKS] = alignment.most_evidence(unpack(one.values), unpack(other.values), *likest, agree)
+    return found
 
 
 def _all_known(query: Fingerprint, known: list[alignment.Alignment]) -> bool:
@@ -184,6 +195,12 @@ def _alignments(query: Fingerprint, reference: Fingerprint) -> list[alignment.Al
     one, other = query.component(LANDMARKS), reference.component(LANDMARKS)
     if one is None or other is None:
         return []
+    likest, agree = _likeness(query, reference), _agreement(query, reference)
+    return alignment.align(unpack(one.values), unpack(other.values), *likest, agree)
+
+
+def _agreement(query: Fingerprint, reference: Fingerprint) -> alignment.Agreement:
+    """What the Chromaprints say about a place that the landmarks found."""
     items, there = query.component(CHROMAPRINT), reference.component(CHROMAPRINT)
 
     def agree(part: tuple[float, float], offset: float) -> float:
@@ -191,7 +208,7 @@ def _alignments(query: Fingerprint, reference: Fingerprint) -> list[alignment.Al
             return 0.0
         return agreement(items.values, informative(items.values), there.values, part, offset)
 
-    return alignment.align(unpack(one.values), unpack(other.values), *_likeness(query, reference), agree)
+    return agree
 
 
 def _likeness(query: Fingerprint, reference: Fingerprint) -> tuple[np.ndarray, np.ndarray]:

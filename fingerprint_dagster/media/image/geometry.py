@@ -41,13 +41,14 @@ class Alignment:
     inliers: pairs of features that agree with it.
     support: what they weigh together. A pair weighs 1 where 66 of its 256 bits differ, 2 where 36 do, and 0 from 96 on:
         few pairs that are very like each other may prove more than many that are hardly so.
-    mirrored: whether the reference is seen mirrored.
+    mirrored: whether the reference is seen mirrored. agreeing: float64 [inliers, 2], where these are in the reference.
     """
 
     matrix: F64
     inliers: int
     support: float
     mirrored: bool
+    agreeing: F64
 
 
 def align(query: LocalFeatures, reference: LocalFeatures, least: float) -> Alignment | None:
@@ -85,7 +86,7 @@ def align(query: LocalFeatures, reference: LocalFeatures, least: float) -> Align
         kept = np.linalg.norm(project(matrix, sources) - targets, axis=1) < share * apart[best]
         if weights[kept].sum() < least:
             return None
-    return Alignment(matrix, int(kept.sum()), float(weights[kept].sum()), flip)
+    return Alignment(matrix, int(kept.sum()), float(weights[kept].sum()), flip, sources[kept])
 
 
 def _agreeing(

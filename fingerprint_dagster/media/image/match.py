@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint_dagster.content import Fingerprint, Match
+from fingerprint_dagster.content import Box, Fingerprint, Match
 from fingerprint_dagster.media.image import geometry, local_features
 from fingerprint_dagster.media.image.pdq import ALGORITHM as PDQ
 from fingerprint_dagster.media.image.pdq import MAX_DISTANCE, MIN_QUALITY
@@ -20,6 +20,11 @@ MIN_COSINE = 0.7
 MIN_SUPPORT = 12.0
 # A picture with fewer features than this is not looked up by their words.
 MIN_FEATURES = 12
+# Where of this many features in the middle of what two pictures share hardly any agree, by this share as many as of
+# those around it, only the frames around two pictures are the same. None of 515 edited copies is like that.
+MIN_MIDDLE_FEATURES = 8
+MAX_FRAME_SHARE = 0.1
+_MIDDLE = (0.2, 0.8)  # of either side
 
 
 def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
@@ -27,7 +32,9 @@ def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
 
     Evidence "pdq_v1": the hashes of the whole pictures, the query's in its nearest of eight orientations; the score is
     1 - distance / 256. Evidence "local_features_v1": a transform of the reference that enough local features agree
-    with, and the boxes that follow from it. Evidence of the descriptor: the cosine of the whole pictures' vectors.
+    with, and the boxes that follow from it; if these features are all around the middle, which is another in each, as
+    in two pictures in one frame or with a sticker on one, it is a suggestion, and {"frame": True}. Evidence of the
+    descriptor: the cosine of the whole pictures' vectors.
     Pictures with little in them resemble each other in hash and descriptor, so only features can prove them copies.
     """
     both_detailed = min(_quality(query), _quality(reference)) >= MIN_QUALITY
@@ -70,6 +77,9 @@ def by_features(query: Fingerprint, reference: Fingerprint, least: float = MIN_S
     if where is None:
         return None
     query_box, reference_box = where
+    details = {"inliers": found.inliers, "mirrored": found.mirrored}
+    if only_frame(here, there, found, reference_box, _shape(reference)):
+        details |= {"frame": True, "suggestion": True}
     return Match(
         reference.content,
         found.support / (found.support + 6),
@@ -77,8 +87,36 @@ def by_features(query: Fingerprint, reference: Fingerprint, least: float = MIN_S
         strength=found.support,
         query_box=query_box,
         reference_box=reference_box,
-        details={"inliers": found.inliers, "mirrored": found.mirrored},
+        details=details,
     )
+
+
+def only_frame(
+    query: local_features.LocalFeatures,
+    reference: local_features.LocalFeatures,
+    found: geometry.Alignment,
+    box: Box,
+    shape: geometry.Shape,
+) -> bool:
+    """Whether features agree around the middle of the part they share, and in the middle hardly any of many do.
+
+    box: that part of the reference, in fractions of its sides, whose lengths are `shape`.
+    """
+    low, high = np.array(box[:2]) * shape, np.array(box[2:]) * shape
+    back = np.linalg.inv(found.matrix).astype(np.float64)
+
+    def counted(points: NDArray[np.float64]) -> tuple[int, int]:
+        """Of points in the reference, how many are in the middle, and how many around it."""
+        along = (points - low) / np.maximum(high - low, 1e-9)
+        middle = ((along > _MIDDLE[0]) & (along < _MIDDLE[1])).all(axis=1)
+        return int(middle.sum()), int((((along >= 0) & (along <= 1)).all(axis=1) & ~middle).sum())
+
+    ours = counted(geometry.project(back, query.points.astype(np.float64)))
+    theirs = counted(reference.points.astype(np.float64))
+    agreeing, agreeing_around = counted(found.agreeing)
+    middle, around = (min(pair) for pair in zip(ours, theirs, strict=True))
+    share = MAX_FRAME_SHARE * agreeing_around / max(around, 1)
+    return middle >= MIN_MIDDLE_FEATURES and agreeing <= share * middle
 
 
 def hash_distance(query: Fingerprint, reference: Fingerprint) -> int | None:

@@ -233,7 +233,7 @@ def _settled(
     """The offset moved to where most of the pairs along the line say."""
     nearest, best, late = _along(query, reference, alike, speed, offset, rows)
     good = (nearest >= 0) & (best >= np.quantile(best, 0.5))
-    return float(speed), offset + (float(np.median(late[good])) if good.any() else 0.0)
+    return float(speed), float(offset + (np.median(late[good]) if good.any() else 0.0))
 
 
 def _along(

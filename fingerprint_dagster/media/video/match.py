@@ -80,7 +80,9 @@ def by_regions(query: Fingerprint, reference: Fingerprint) -> Match | None:
     support = sum(sight.support for sight in proven)
     # One picture that both show may be a title card, unless one of them is nothing else.
     different = min(len({s.query for s in proven}), len({s.reference for s in proven}))
-    if support < regions.MIN_PROOF or different < min(2, len(ours), len(theirs)):
+    if not proven or proven[0].support < regions.MIN_BEST or support < regions.MIN_PROOF:
+        return None
+    if different < min(2, len(ours), len(theirs)):
         return None
     inset = regions.follow(ours, theirs, proven)
     sight = inset.sight

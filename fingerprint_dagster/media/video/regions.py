@@ -111,11 +111,13 @@ def whole(box: Box, content: F64) -> Box:
 
 
 # Pairs of pictures that are looked at, those that share most words; fewer than MIN_WORDS words are chance.
-MOST_TRIED = 6
+MOST_TRIED = 8
+TRIED_EACH = 2  # of one picture of the query
 MIN_WORDS = 2
 # Drawings of one hand share figures: of videos that have nothing else in common one pair of pictures reached 15. What
 # proves a stretch is the sum of the pairs that agree on when it is, each of at least MIN_SIGHT.
 MIN_PROOF = 20.0
+MIN_BEST = 12.0  # of the best of them: what proves two pictures
 MIN_SIGHT = 8.0
 AGREED = 1.5  # seconds
 # Along the line that a proven pair gives, others need less to be seen.
@@ -135,9 +137,13 @@ class Inset:
 def sights(query: Pictures, reference: Pictures, least: float, most: int = MOST_TRIED) -> list[Sight]:
     """What is seen in the `most` pairs of pictures that share most words, most support first."""
     common = shared_words(query, reference)
-    likely = np.argsort(-common, axis=None, kind="stable")[:most]
+    # What stands still shares as many words at every moment: no picture of the query takes up more than its share.
+    rank = np.argsort(np.argsort(-common, axis=1, kind="stable"), axis=1, kind="stable")
+    share = -(-most // len(query)) if len(query) < most // TRIED_EACH else TRIED_EACH
+    likely = np.argsort(np.where(rank < share, -common, 0), axis=None, kind="stable")[:most]
     pairs = [divmod(int(flat), common.shape[1]) for flat in likely]
-    seen = [see(query, reference, one, other, least) for one, other in pairs if common[one, other] >= MIN_WORDS]
+    tried = [pair for pair in pairs if common[pair] >= MIN_WORDS and rank[pair] < share]
+    seen = [see(query, reference, one, other, least) for one, other in tried]
     return sorted((sight for sight in seen if sight is not None), key=lambda s: (-s.support, s.query, s.reference))
 
 
