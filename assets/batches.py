@@ -8,7 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from fingerprint_dagster.stages import StageResult, asset_version
+from fingerprint_dagster.assets.retries import retried
+from fingerprint_dagster.stages import STAGES, StageResult, asset_version
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 # One batch a run: a run of several partitions can report neither their data versions nor their failures apart.
@@ -16,6 +17,19 @@ ONE_BATCH_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 EMBED_POOL = "embed"
 RETRY_TAG = "fingerprint/retry"
 SMALL_BATCH = 100
+# A batch for which something above is new: not merely made again, but with another result. It waits while anything
+# above it is missing or on its way. (`eager()` would follow whatever is made again, the same or not.)
+FOLLOW = (
+    (
+        dg.AutomationCondition.missing()
+        | dg.AutomationCondition.any_deps_match(
+            dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
+        )
+    ).since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+)
 # What each stage asset says of every batch, among other metadata: metadata name -> our word for it.
 COUNTS = {"cache_misses": "computed", "cache_hits": "reused", "quarantined": "quarantined"}
 
@@ -29,7 +43,7 @@ def stage_asset(
     check_specs: Sequence[dg.AssetCheckSpec] = (),
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Makes a function the asset of that stage: partitioned by batch, with the stage's version as its code version."""
-    return dg.asset(
+    asset = dg.asset(
         name=stage,
         partitions_def=BATCHES,
         backfill_policy=ONE_BATCH_A_RUN,
@@ -41,7 +55,9 @@ def stage_asset(
         deps=deps,
         pool=pool,
         check_specs=check_specs,
+        automation_condition=None if stage == STAGES[0] else FOLLOW,
     )
+    return lambda work: asset(retried(work))
 
 
 def priority_tags(contents: int) -> dict[str, str]:
@@ -83,8 +99,8 @@ def report(
     return dg.Output(result, data_version=dg.DataVersion(result.data_version), metadata=metadata)
 
 
-def quarantine_check(batch: str, result: StageResult) -> Iterator[dg.AssetCheckResult]:
-    """The check that warns when contents of the batch are in quarantine."""
+def quarantine_check(batch: str, result: StageResult, alert: float) -> Iterator[dg.AssetCheckResult]:
+    """The checks that warn when contents of the batch are in quarantine, and when more than that part of them are."""
     failures = result.failures
     yield dg.AssetCheckResult(
         check_name="nothing_in_quarantine",
@@ -92,4 +108,12 @@ def quarantine_check(batch: str, result: StageResult) -> Iterator[dg.AssetCheckR
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"batch": batch, "quarantined": len(failures), "contents": len(result.entries)},
         description=f"{len(failures)} of {len(result.entries)} contents are in quarantine" if failures else None,
+    )
+    rate = len(failures) / max(1, len(result.entries))
+    yield dg.AssetCheckResult(
+        check_name="quarantine_rate",
+        passed=rate <= alert,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"batch": batch, "percent": round(100 * rate, 2)},
+        description=f"{rate:.1%} of the batch are in quarantine; more than {alert:.1%} is unusual",
     )

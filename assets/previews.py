@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import dagster as dg
 
@@ -43,6 +44,13 @@ def stored_table(result: StageResult) -> dict[str, Any]:
     return {"examples": dg.MetadataValue.table(records)} if records else {}
 
 
+def changed_table(result: StageResult, changed: Sequence[str]) -> dict[str, Any]:
+    """A few of the contents that were stored with other bytes before, or nothing where there are none."""
+    names = {entry.content.content_id: entry for entry in result.passed}
+    records = [dg.TableRecord({"content_id": each, "uri": names[each].content.uri}) for each in changed[:EXAMPLES]]
+    return {"changed_contents": dg.MetadataValue.table(records)} if records else {}
+
+
 def thumbnail_strip(pipeline: Pipeline, entries: Sequence[Entry]) -> dict[str, Any]:
     """Small pictures of contents that have any (images, the middle frames of videos), side by side, as Markdown.
 
@@ -72,4 +80,4 @@ def _picture(decoded: Value) -> str | None:
 
 
 def _name(entry: Entry) -> str:
-    return entry.content.uri.rsplit("/", 1)[-1]
+    return unquote(entry.content.uri.rsplit("/", 1)[-1])

@@ -6,9 +6,10 @@ import dagster as dg
 
 from fingerprint_dagster import progress
 from fingerprint_dagster.assets.batches import quarantine_check, report, stage_asset
-from fingerprint_dagster.assets.previews import stored_table
+from fingerprint_dagster.assets.previews import changed_table, stored_table
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
+from fingerprint_dagster.settings import get_settings
 from fingerprint_dagster.stages import StageResult, recipe
 
 
@@ -25,6 +26,11 @@ from fingerprint_dagster.stages import StageResult, recipe
             "nothing_in_quarantine",
             asset="store",
             description="How many contents of the batch failed.",
+        ),
+        dg.AssetCheckSpec(
+            "quarantine_rate",
+            asset="store",
+            description="Warns where a larger part of the batch failed than FINGERPRINT_QUARANTINE_ALERT says.",
         ),
     ],
 )
@@ -45,7 +51,12 @@ def store(
     with pipeline.open() as engine:
         result = engine.store(index, hash.entries, progress.reporter(batch, "store", len(hash.entries)))
     register.record(batch, result.failures)
-    yield report(context, result, {"store": fingerprints.uri, **stored_table(result)})
+    changed = register.note(batch, {entry.content.content_id: entry.digest for entry in result.passed}, result.failures)
+    yield report(
+        context,
+        result,
+        {"store": fingerprints.uri, "changed": len(changed), **changed_table(result, changed), **stored_table(result)},
+    )
 
     registered = {content.content_id: content.content_type for content in register.members(batch)}
     stored = index.keys(list(registered))
@@ -64,4 +75,4 @@ def store(
             **({"lost": lost[:20]} if lost else {}),
         },
     )
-    yield from quarantine_check(batch, result)
+    yield from quarantine_check(batch, result, get_settings().quarantine_alert)

@@ -20,7 +20,7 @@ from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import claiming, content_type, content_types
 from fingerprint_dagster.sources import Fetcher, Listed, absolute, expand
-from fingerprint_dagster.sources.uri import file_path, scheme_of
+from fingerprint_dagster.sources.uri import file_path, is_uri, path_uri, scheme_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (source TEXT PRIMARY KEY, added REAL NOT NULL);
@@ -308,8 +308,8 @@ class Catalog:
     ) -> list[Batch]:
         """The batches of that content type, made in that time (seconds since 1970), that hold content of a collection.
 
-        collection: a source that was registered, or the beginning of the contents' uris. failed: only batches with
-        contents in quarantine, or that were never stored in full.
+        collection: a source that was registered, or the beginning of the contents' uris or paths. failed: only
+        batches with contents in quarantine, or that were never stored in full.
         """
         where, values = ["1"], list[object]()
         for clause, value in (("content_type = ?", content_type), ("added >= ?", since), ("added < ?", until)):
@@ -321,7 +321,8 @@ class Catalog:
                 "batch IN (SELECT batch FROM contents WHERE substr(uri, 1, ?) = ? OR content_id IN"
                 " (SELECT content_id FROM listed WHERE source = ?))"
             )
-            values += [len(collection), collection, collection]
+            prefix = collection if is_uri(collection) else path_uri(Path(collection))
+            values += [len(prefix), prefix, absolute(collection)]
         if failed:
             where.append("(recipe = '' OR batch IN (SELECT batch FROM quarantine))")
         query = f"SELECT batch, content_type, size, recipe FROM batches WHERE {' AND '.join(where)} ORDER BY number"
@@ -347,7 +348,8 @@ class Catalog:
         other = " AND ".join(["substr(uri, 1, ?) != ?"] * len(here))
         values = [value for each in here for value in (len(each), each)]
         query = (
-            f"SELECT DISTINCT batch FROM contents WHERE {other} AND content_id NOT IN (SELECT content_id FROM removed)"
+            f"SELECT DISTINCT batch FROM contents WHERE {other}"
+            " AND content_id NOT IN (SELECT content_id FROM removed WHERE source != '')"
         )
         with self._db() as db:
             return sorted(batch for (batch,) in db.execute(query, values))
@@ -393,8 +395,12 @@ class Catalog:
         with self._db() as db:
             db.execute("UPDATE batches SET recipe = ? WHERE batch = ?", (recipe, batch))
 
-    def digests(self, batch: str, digests: Mapping[str, str]) -> list[str]:
-        """Note the SHA-256 that each stored content has now; returns the contents that had another one before."""
+    def note(self, batch: str, digests: Mapping[str, str], failures: Sequence[Failure]) -> list[str]:
+        """Note the SHA-256 that each stored content has now; returns the contents that had another one before.
+
+        What was stored once, and now cannot be had for good (404, say), is marked as removed until it can.
+        """
+        lost = [each for each in failures if each.stage == "download" and not each.retryable]
         with self._db() as db:
             db.execute("BEGIN IMMEDIATE")
             latest: dict[str, tuple[int, str]] = {}
@@ -408,6 +414,12 @@ class Catalog:
             db.executemany(
                 "INSERT INTO versions VALUES (?, ?, ?, ?, ?)",
                 [(each, latest.get(each, (0, ""))[0] + 1, digests[each], batch, time.time()) for each in fresh],
+            )
+            db.executemany("DELETE FROM removed WHERE content_id = ? AND source = ''", [(each,) for each in digests])
+            db.executemany(
+                "INSERT INTO removed SELECT ?, ?, '', ? WHERE EXISTS (SELECT 1 FROM versions WHERE content_id = ?)"
+                " ON CONFLICT DO NOTHING",
+                [(each.content_id, each.uri, time.time(), each.content_id) for each in lost],
             )
         return [each for each in fresh if each in latest]
 
@@ -456,7 +468,9 @@ def _see(db: sqlite3.Connection, source: str, seen: float, content_ids: Sequence
         [(source, content_id, seen) for content_id in content_ids],
     )
     if db.execute("SELECT 1 FROM removed LIMIT 1").fetchone():
-        db.executemany("DELETE FROM removed WHERE content_id = ?", [(content_id,) for content_id in content_ids])
+        rows = [(content_id,) for content_id in content_ids]
+        # Where it cannot be had (see `note`), that it is still listed says nothing.
+        db.executemany("DELETE FROM removed WHERE content_id = ? AND source != ''", rows)
 
 
 def _is_no_file(uri: str) -> bool:

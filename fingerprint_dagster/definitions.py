@@ -10,9 +10,19 @@ from fingerprint_dagster import resources
 from fingerprint_dagster.assets import STAGE_ASSETS
 from fingerprint_dagster.assets.duplicates import duplicates
 from fingerprint_dagster.assets.matches import matches
-from fingerprint_dagster.jobs.arrivals import inbox_sensor, list_sensor, rescan_schedule
+from fingerprint_dagster.assets.sources import sources
+from fingerprint_dagster.jobs.arrivals import inbox_sensor, list_sensor, objects_sensor
 from fingerprint_dagster.jobs.duplicates import duplicates_job, matches_job
 from fingerprint_dagster.jobs.fingerprint import JOB, executor, fingerprint_job
+from fingerprint_dagster.jobs.maintenance import (
+    follow_sensor,
+    maintenance_job,
+    maintenance_schedule,
+    nothing_waits,
+    rescan_job,
+    rescan_runs_sensor,
+    rescan_schedule,
+)
 from fingerprint_dagster.jobs.watch import watch_sensor
 from fingerprint_dagster.settings import Settings, get_settings
 
@@ -69,11 +79,12 @@ def build_resources(settings: Settings) -> dict[str, object]:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Everything Dagster is told, for these settings. Tests and notebooks call it with their own."""
     return dg.Definitions(
-        assets=[*STAGE_ASSETS, matches, duplicates],
+        assets=[sources, *STAGE_ASSETS, matches, duplicates],
+        asset_checks=[nothing_waits],
         resources=build_resources(settings),
-        jobs=[fingerprint_job, matches_job, duplicates_job],
-        sensors=[inbox_sensor, list_sensor, watch_sensor],
-        schedules=[rescan_schedule],
+        jobs=[fingerprint_job, matches_job, duplicates_job, rescan_job, maintenance_job],
+        sensors=[inbox_sensor, list_sensor, objects_sensor, rescan_runs_sensor, follow_sensor, watch_sensor],
+        schedules=[rescan_schedule, maintenance_schedule],
         executor=executor,
     )
 

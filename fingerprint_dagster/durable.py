@@ -48,8 +48,10 @@ class Immutable:
         for folder, _, names in os.walk(self.folder):
             files = {f"{folder}/{name}" for name in names}
             new = files - self._synced
-            if new or folder not in self._synced:
-                sync([*map(Path, new), Path(folder), Path(folder).parent])
+            if new:
+                sync([*map(Path, new), Path(folder)])
+            if folder not in self._synced:
+                sync([Path(folder), Path(folder).parent])
             there |= files | {folder}
         self._synced = there
 

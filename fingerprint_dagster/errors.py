@@ -1,8 +1,19 @@
-"""The two kinds of failure: one content that cannot be fingerprinted, and a request that cannot be understood."""
+"""The kinds of failure: of one content, of a request that cannot be understood, of a server that is away."""
 
 
 class FingerprintError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    retryable: whether the same may work in a minute, with nothing done about it.
+    """
+
+    retryable: bool = False
+
+
+class Unavailable(FingerprintError):
+    """A server that does not answer now."""
+
+    retryable = True
 
 
 class ContentError(FingerprintError):

@@ -192,8 +192,18 @@ class Settings(BaseSettings):
     inbox: Path | None = Field(
         default=None, description="Folder the inbox sensor watches; empty means `inbox` in the home."
     )
-    watch_list: Path | None = Field(
-        default=None, description="List file (CSV, JSONL, Parquet) the list sensor watches."
+    watch_list: str = Field(
+        default="",
+        description="List (CSV, TSV, JSONL, Parquet) the list sensor watches: a file, or an http, ipfs or s3 address.",
+    )
+    watch_objects: str = Field(
+        default="", description="Prefix of an object store the objects sensor watches: s3://bucket/prefix/ (gs, az)."
+    )
+    quarantine_alert: float = Field(
+        default=0.05, ge=0, le=1, description="A check warns of a batch with a larger part of it in quarantine."
+    )
+    quarantine_keep_days: float = Field(
+        default=90.0, gt=0, description="Records of the quarantine that no retry can help live this long."
     )
     watched: Listed = Field(
         default=(),
@@ -204,12 +214,12 @@ class Settings(BaseSettings):
         default=None, description="File of JSON lines that matches with protected contents are written to."
     )
 
-    @field_validator("home", "inbox", "watch_list", "watch_file", "image_weights", "text_boilerplate", mode="after")
+    @field_validator("home", "inbox", "watch_file", "image_weights", "text_boilerplate", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("store", "memo", mode="after")
+    @field_validator("store", "memo", "watch_list", mode="after")
     @classmethod
     def _absolute_folder(cls, value: str) -> str:
         return value if not value or "://" in value else str(Path(value).expanduser().absolute())

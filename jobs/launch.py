@@ -101,12 +101,15 @@ def run_batches(
     settings.home.mkdir(parents=True, exist_ok=True)
     log = settings.home / "runner.log"
     log.write_bytes(b"")
+    # It stays where this command or one of its runners is killed, and tells of it: see `end_killed_runs`.
     progress = settings.home / f"progress.{os.getpid()}"
+    progress.touch()
     count = min(settings.run_count, len(batches))
     environment = os.environ | settings.environment() | {VARIABLE: str(progress)} | workers_of_each(settings, count)
     if not warm_models:
         environment["FINGERPRINT_WARM_MODELS"] = "0"
     reports: list[RunReport] = []
+    killed = False
     waiting = deque(batches)
     reader = ProgressReader(progress)
     process, runners = _start_runners(count, environment, log, retry)
@@ -130,10 +133,38 @@ def run_batches(
                         runner.give(waiting.popleft())
             for news in reader.news():
                 on_progress(*news)
+    except (FingerprintError, OSError) as error:
+        killed = True
+        if isinstance(error, OSError):  # A connection broke before it could be read or written.
+            raise FingerprintError(_obituary(None, process, log)) from None
+        raise
     finally:
         _stop(process, runners)
-        progress.unlink(missing_ok=True)
+        if not killed:
+            progress.unlink(missing_ok=True)
     return reports
+
+
+def end_killed_runs(settings: Settings) -> None:
+    """Mark as failed what Dagster takes for started, where the command or a runner was killed that it belonged to."""
+    left = [path for path in settings.home.glob("progress.*") if not _lives(int(path.suffix[1:]))]
+    if left:
+        from fingerprint_dagster.jobs.instance import end_dead_runs, open_instance
+
+        with open_instance(settings) as instance:
+            end_dead_runs(instance)
+        for path in left:
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # Another user's.
+    return True
 
 
 def _stop(process: subprocess.Popen[bytes], runners: Sequence[_Runner]) -> None:
@@ -154,4 +185,5 @@ def _obituary(batch: str | None, process: subprocess.Popen[bytes], log: Path) ->
         process.wait(1.0)
     tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = tail[-1] if tail else "it wrote nothing"
-    return f"the process that ran batch {batch} has ended: {last} (more in {log})"
+    what = "a process that executes runs" if batch is None else f"the process that ran batch {batch}"
+    return f"{what} has ended: {last} (more in {log})"

@@ -23,7 +23,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import deserialize_value, serialize_value
 
 from fingerprint_dagster.definitions import build_resources
-from fingerprint_dagster.jobs.instance import identity_of
+from fingerprint_dagster.jobs.instance import RUNNER_TAG, identity_of, runner_identity
 from fingerprint_dagster.settings import get_settings
 from fingerprint_dagster.workers import keep_freed_memory
 
@@ -39,6 +39,8 @@ def _execute(order: str) -> None:
     with DagsterInstance.from_ref(deserialize_value(told["instance"], InstanceRef)) as instance:
         run = instance.get_run_by_id(told["run_id"])
         assert run is not None
+        if RUNNER_TAG not in run.tags:  # The daemon that should add it may have been killed a moment ago.
+            instance.add_run_tags(run.run_id, {RUNNER_TAG: runner_identity()})
         arguments = ExecuteRunArgs(run.job_code_origin, told["run_id"], instance.get_ref())  # type: ignore[arg-type]
     execute_run_command.main([serialize_value(arguments)], standalone_mode=False)
 

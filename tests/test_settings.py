@@ -64,7 +64,10 @@ VALUES = {
     "max_batch_items": ("100", 100),
     "max_uploads_in_memory": ("2", 2),
     "inbox": ("/in", Path("/in")),
-    "watch_list": ("/list.csv", Path("/list.csv")),
+    "watch_list": ("https://example.org/list.csv", "https://example.org/list.csv"),
+    "watch_objects": ("s3://bucket/in/", "s3://bucket/in/"),
+    "quarantine_alert": ("0.1", 0.1),
+    "quarantine_keep_days": ("7", 7.0),
 }
 
 

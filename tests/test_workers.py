@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fingerprint_dagster.errors import ContentError
+from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.workers import WorkerError, WorkerPool
 
 GIB = 1 << 30
@@ -26,6 +26,10 @@ def doer(*arguments: Any) -> Callable[[Any], Any]:
 
 def _fail(reason: str) -> None:
     raise ContentError(reason, retryable=reason == "later")
+
+
+def _refuse(reason: str) -> None:
+    raise UsageError(reason)
 
 
 def _mark_and_sleep(path: Path) -> None:
@@ -42,6 +46,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "exit": os._exit,
     "eat": lambda size: int(np.ones(size, np.uint8)[-1]),
     "fail": _fail,
+    "refuse": _refuse,
     "divide": lambda number: 1 // number,
     "unsendable": lambda _: lambda: None,
     "arguments": lambda _, *arguments: arguments,
@@ -149,6 +154,13 @@ def test_a_crash_costs_one_task_and_names_the_signal(workers: WorkerPool[Any, An
     assert error.reason == f"the decoder crashed ({number.name})"
     assert not error.retryable
     assert outcomes == {("square", each): each * each for each in range(1, 20)}
+
+
+def test_what_is_no_tasks_fault_is_raised_and_not_said_of_the_task() -> None:
+    with pool() as own:
+        with pytest.raises(UsageError, match="the disk is full"):
+            list(own.map([("square", 1), ("refuse", "the disk is full"), ("sleep", 60)]))
+        assert_works(own)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

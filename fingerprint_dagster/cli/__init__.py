@@ -9,9 +9,11 @@ import sys
 import click
 
 from fingerprint_dagster.cli import (  # noqa: F401 - each joins the group
+    backfill,
     bench,
     cache,
     calibrate,
+    changes,
     doctor,
     duplicates,
     init,

@@ -61,10 +61,10 @@ def _not_up_to_date(settings: Settings, catalog: Catalog, batches: Sequence[Batc
     if not settings.store and not Path(settings.store_uri).exists():
         return list(batches)
     waiting = {batch for batch, failure in catalog.quarantined() if failure.retryable}
-    return [batch for batch in batches if batch.name in waiting or not _is_current(batch)]
+    return [batch for batch in batches if batch.name in waiting or not is_current(batch)]
 
 
-def _is_current(batch: Batch) -> bool:
+def is_current(batch: Batch) -> bool:
     """Whether the batch was stored under today's stage versions."""
     from fingerprint_dagster.media.registry import content_type
     from fingerprint_dagster.stages import recipe
@@ -74,18 +74,23 @@ def _is_current(batch: Batch) -> bool:
 
 def _say_registered(registration: Registration) -> None:
     console = new_console()
-    console.print(f"registered {registration.new} new contents, {registration.unchanged} were known")
+    changed = f" ({registration.changed} of them changed)" if registration.changed else ""
+    console.print(f"registered {registration.new} new contents{changed}, {registration.unchanged} were known")
+    if registration.removed:
+        console.print(f"{registration.removed} that were there before are gone (see `fingerprint changes`)")
     if registration.unrecognised:
         console.print(f"{len(registration.unrecognised)} are of no known content type (see `fingerprint quarantine`)")
 
 
 def run_with_bars(settings: Settings, batches: Sequence[Batch], *, retry: bool = False) -> list[RunReport]:
     """Run the batches on Dagster while one bar for each stage shows how far they are."""
+    from fingerprint_dagster.jobs.launch import end_killed_runs, run_batches
+
     if not batches:
+        end_killed_runs(settings)  # Otherwise the first process that executes runs does it.
         return []
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from fingerprint_dagster.jobs.launch import run_batches
     from fingerprint_dagster.media.registry import content_type
     from fingerprint_dagster.stages import STAGES
 
@@ -100,7 +105,7 @@ def run_with_bars(settings: Settings, batches: Sequence[Batch], *, retry: bool =
             done[batch, stage] = count
             bars.update(tasks[stage], completed=sum(n for (_, name), n in done.items() if name == stage))
 
-        plugins = [content_type(batch.content_type) for batch in batches if not _is_current(batch)]
+        plugins = [content_type(batch.content_type) for batch in batches if not is_current(batch)]
         return run_batches(
             settings,
             [batch.name for batch in batches],

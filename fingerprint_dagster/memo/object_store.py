@@ -18,7 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fingerprint_dagster.errors import FingerprintError, UsageError
+from fingerprint_dagster.errors import FingerprintError, Unavailable, UsageError
 from fingerprint_dagster.memo.base import StageUsage
 from fingerprint_dagster.memo.envelope import HEADER_BYTES, Header, read_header, seal, unseal
 from fingerprint_dagster.sources.uri import object_of
@@ -168,14 +168,14 @@ class ObjectMemo:
         return self._told(lambda: list(threads.map(do, items)))
 
     def _told(self, do: Callable[[], Result]) -> Result:
-        """What `do` returns. Raises `FingerprintError` that says what is wrong with the memo."""
+        """What `do` returns. Raises `Unavailable` that says what is wrong with the memo."""
         try:
             return do()
         except FingerprintError:
             raise
         except Exception as error:
             said = str(error).splitlines()[0][:200]
-            raise FingerprintError(
+            raise Unavailable(
                 f"memo {self.uri}: the object store cannot be used ({type(error).__name__}: {said}); "
                 "see its address and its credentials, or set FINGERPRINT_MEMO to a folder"
             ) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from fingerprint_dagster.errors import FingerprintError, UsageError
+from fingerprint_dagster.errors import Unavailable, UsageError
 from fingerprint_dagster.memo.base import StageUsage
 from fingerprint_dagster.memo.envelope import seal, unseal
 
@@ -208,13 +208,13 @@ class RedisMemo:
         return answers
 
     def _told(self, do: Callable[[], Any]) -> Any:
-        """What `do` returns. Raises `FingerprintError` that says what is wrong with the memo."""
+        """What `do` returns. Raises `Unavailable` that says what is wrong with the memo."""
         import redis
 
         try:
             return do()
         except redis.RedisError as error:
-            raise FingerprintError(
+            raise Unavailable(
                 f"memo {_without_password(self.uri)}: the Redis server cannot be used ({error}); "
                 "see that it runs, or set FINGERPRINT_MEMO to a folder"
             ) from None
