@@ -1,12 +1,12 @@
-"""Look-ups in large collections: `python benchmarks/index.py STORE FOLDER [--rows 1000000] [--hashes-only]`.
+"""Look-ups in large collections: `python benchmarks/index.py STORE FOLDER [--rows 1000000] [--hashes-only] [--join]`.
 
-STORE holds fingerprints of real pictures (what `fingerprint run` made). They are extended synthetically to the number of
-rows: of each picture, made-up ones have its hash with a third of the bits changed at random, its descriptor's signs with
-a third changed, a tenth of its words and the others drawn from the words of all, and its local features with other bits.
-So they are as alike as pictures of one kind, and the words are as unevenly frequent as real ones. --hashes-only leaves
-out everything but hash and signs, for more rows than the disk has place for. The collection in FOLDER is kept and used
-again. Peers: FAISS' flat index of the same hashes, in memory; Meta's HMA states 10 M hashes in less than 8 GB and 1,000
-queries a second as its goals.
+STORE holds fingerprints of real pictures (what `fingerprint run` made). They are extended synthetically to the number
+of rows: of each picture, made-up ones have its hash with a third of the bits changed at random, its descriptor's signs
+with a third changed, a tenth of its words and the others drawn from the words of all, and its local features with other
+bits. So they are as alike as pictures of one kind, and the words are as unevenly frequent as real ones. --hashes-only
+leaves out everything but hash and signs, for more rows than the disk has place for. The collection in FOLDER is kept
+and used again, and added to where it was cut short. Peers: FAISS' flat index of the same hashes, in memory; Meta's HMA
+states 10 M hashes in less than 8 GB and 1,000 queries a second as its goals.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from lancedb.index import BTree
 
 from fingerprint_dagster.content import Component, Fingerprint, Sketch
-from fingerprint_dagster.index.lance import SCHEMA, LanceStore
+from fingerprint_dagster.index import ranking
+from fingerprint_dagster.index.lance import INDEXED, SCHEMA, LanceStore
 from fingerprint_dagster.index.record import to_record
 from fingerprint_dagster.index.store import open_store
 from fingerprint_dagster.media.registry import content_type
@@ -46,14 +48,13 @@ def main() -> None:
     options = parser.parse_args()
     real = [f for batch in open_store(options.store).scan() for f in batch if f.content.content_type == "image"]
     real = [lean(f) if options.hashes_only else f for f in sorted(real, key=lambda f: f.content.content_id)]
-    stored = [f for f in real if not f.content.content_id.startswith("q-")]
     store = LanceStore(options.folder)
-    missing = store.count().get("image", 0) == 0
+    missing = store.count().get("image", 0) < options.rows
     if missing:
-        row("write the records", clock(lambda: write(store, stored, options.rows)))
+        row("write the records", clock(lambda: write(store, real, options.rows)))
     row("bring the search structure up to date" + ("" if missing else ", which is there"), clock(store.search.refresh))
     told(store, options.folder)
-    measure(store, stored, options)
+    measure(store, real, options)
     if options.join:
         join(store)
     told(store, options.folder)
@@ -73,9 +74,7 @@ def write(store: LanceStore, real: list[Fingerprint], rows: int) -> None:
     table = store._table_for_writing()
     for start in range(sum(store.count().values()), rows, BATCH):
         table.add(maker.records(start, min(start + BATCH, rows)))
-    for column in ("content_id", "digest", "seq"):
-        from lancedb.index import BTree
-
+    for column in INDEXED:
         table.create_index(column, config=BTree(), replace=True)
 
 
@@ -156,9 +155,8 @@ def edited(fingerprint: Fingerprint, rng: np.random.Generator) -> Fingerprint:
             values[::2] = rng.integers(0, 1 << 20, len(values[::2]))
         components.append(Component(c.algorithm, c.kind, values, c.positions, c.searchable, c.asked))
     content = replace(fingerprint.content, content_id="query", uri="file:///query.jpg")
-    return replace(
-        fingerprint, content=content, digest="0" * 63 + "q", sketch=Sketch(tuple(components), fingerprint.sketch.info)
-    )
+    sketch = Sketch(tuple(components), fingerprint.sketch.info)
+    return replace(fingerprint, content=content, digest="0" * 63 + "q", sketch=sketch)
 
 
 def measure(store: LanceStore, real: list[Fingerprint], options: argparse.Namespace) -> None:
@@ -237,8 +235,6 @@ def recall(store: LanceStore, asked: list[Fingerprint], everything: dict[str, np
         state = store.search.refresh()
         key = next(k for s in state.segments for k in s.components if k.kind == segment_kind)
         got = [np.concatenate([s.near(key, q[None]).near for s in state.segments]) for q in queries]
-        from fingerprint_dagster.index import ranking
-
         told = []
         for bound in bounds:
             if segment_kind == "hamming":
@@ -293,9 +289,9 @@ def told(store: LanceStore, folder: Path) -> None:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     kept = {name: int(status[name].split()[0]) / 1e6 for name in ("VmRSS", "RssAnon", "RssFile")}
     print(
-        f"\n{sum(store.count().values()):,} fingerprints: records {sizes['records.lance'] / 1e9:.2f} GB, search structure "
-        f"{sizes['search'] / 1e9:.2f} GB in {len(state.segments)} segments; resident {kept['VmRSS']:.2f} GB, of it own "
-        f"{kept['RssAnon']:.2f}, of mapped files {kept['RssFile']:.2f}\n"
+        f"\n{sum(store.count().values()):,} fingerprints: records {sizes['records.lance'] / 1e9:.2f} GB, search "
+        f"structure {sizes['search'] / 1e9:.2f} GB in {len(state.segments)} segments; resident {kept['VmRSS']:.2f} GB, "
+        f"of it own {kept['RssAnon']:.2f}, of mapped files {kept['RssFile']:.2f}\n"
     )
 
 

@@ -126,6 +126,16 @@ class _State:
             self._counts[content_type] = sum(int(live.sum()) for live in self.alive(content_type))
         return self._counts[content_type]
 
+    @cached_property
+    def _whole(self) -> dict[str, list[bool]]:
+        return {}
+
+    def whole(self, content_type: str) -> list[bool]:
+        """For each segment, whether all its contents are of the type and stored."""
+        if content_type not in self._whole:
+            self._whole[content_type] = [bool(live.all()) for live in self.alive(content_type)]
+        return self._whole[content_type]
+
     def ids(self, numbers: np.ndarray) -> list[str]:
         """The content_ids of contents, by their numbers in all segments."""
         at = np.searchsorted(self.first, numbers, side="right") - 1
@@ -395,8 +405,7 @@ class _Best(NamedTuple):
 
 
 def _candidates(state: _State, queries: Sequence[Fingerprint], limit: int, content_type: str) -> list[list[Candidate]]:
-    contents = state.count(content_type)
-    if not contents:
+    if not state.count(content_type):
         return [[] for _ in queries]
     alive = state.alive(content_type)
     asked: defaultdict[Key, list[tuple[int, np.ndarray]]] = defaultdict(list)
@@ -411,7 +420,7 @@ def _candidates(state: _State, queries: Sequence[Fingerprint], limit: int, conte
         owner = np.repeat([number for number, _ in parts], [len(values) for _, values in parts])
         values = np.concatenate([values for _, values in parts])
         if key.kind == "tokens":
-            best = _by_tokens(state, alive, contents, key, owner, values, limit)
+            best = _by_tokens(state, alive, content_type, key, owner, values, limit)
         else:
             best = _by_rows(state, alive, key, owner, values)
         for asking, found in _best_of_each(state, best, limit):
@@ -451,13 +460,14 @@ def _ends(*keys: np.ndarray) -> np.ndarray:
 def _by_tokens(
     state: _State,
     alive: list[np.ndarray],
-    contents: int,
+    content_type: str,
     key: Key,
     owner: np.ndarray,
     values: np.ndarray,
     limit: int,
 ) -> _Best:
     """See `ranking.rank_tokens`: the bits of surprise at the tokens shared."""
+    contents = state.count(content_type)
     ranges = [segment.holders(key, values) for segment in state.segments]
     held = np.zeros(len(values), np.int64)
     for first, last in ranges:
@@ -465,17 +475,23 @@ def _by_tokens(
     asked = ranking.affordable(owner, held, contents)
     found = []
     for tokens in np.split(asked, np.flatnonzero(np.diff(owner[asked])) + 1) if len(asked) else ():
-        shared, holders = [], np.zeros(len(tokens), np.int64)
-        for segment, live, base, (first, last) in zip(state.segments, alive, state.first, ranges, strict=False):
+        shared, counts = [], []
+        for segment, live, whole, base, (first, last) in zip(
+            state.segments, alive, state.whole(content_type), state.first, ranges, strict=False
+        ):
             if key in segment.components:
                 token, place = expand(first[tokens], last[tokens])
                 content = segment.components[key]["owners"][place]
-                kept = live[content]
-                token = token[kept]
-                holders += np.bincount(token, minlength=len(tokens))
-                shared.append((token, content[kept].astype(np.int64) + base))
-        token, content = (np.concatenate(part) for part in zip(*shared, strict=True))
-        bits = ranking.surprise(contents, np.maximum(holders, 1))[token]
+                count = last[tokens] - first[tokens]
+                if not whole:
+                    kept = live[content]
+                    content, count = content[kept], np.bincount(token[kept], minlength=len(tokens))
+                shared.append(content.astype(np.int64) + base)
+                counts.append(count)
+        holders = np.maximum(np.sum(counts, axis=0), 1)
+        surprise = ranking.surprise(contents, holders)
+        content = np.concatenate(shared)
+        bits = np.concatenate([np.repeat(surprise, count) for count in counts])
         number, score = _greatest_sums(content, bits, limit)
         query = np.full(len(number), owner[tokens[0]])
         found.append(_Best(query, number, score, score))
