@@ -111,7 +111,7 @@ def whole(box: Box, content: F64) -> Box:
 
 
 # Pairs of pictures that are looked at, those that share most words; fewer than MIN_WORDS words are chance.
-MOST_TRIED = 8
+MOST_TRIED = 12
 TRIED_EACH = 2  # of one picture of the query
 MIN_WORDS = 2
 # Drawings of one hand share figures: of videos that have nothing else in common one pair of pictures reached 15. What
