@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fingerprint_dagster.content import Component, Fingerprint
+from fingerprint_dagster.content import Box, Component, Fingerprint, Match, Range
 from fingerprint_dagster.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,29 @@ if TYPE_CHECKING:
     from fingerprint_dagster.index.store import Store
 
 _SHOWN_ROWS = 5
+
+
+def describe_match(match: Match) -> dict[str, Any]:
+    """One match as JSON data: ranges in seconds or characters, boxes as fractions."""
+    return {
+        "content_id": match.reference.content_id,
+        "uri": match.reference.uri,
+        "content_type": match.reference.content_type,
+        "score": round(match.score, 6),
+        "confidence": None if match.confidence is None else round(match.confidence, 6),
+        "query_range": rounded(match.query_range),
+        "reference_range": rounded(match.reference_range),
+        "query_box": rounded(match.query_box),
+        "reference_box": rounded(match.reference_box),
+        "evidence": match.evidence,
+        "strength": round(match.score if match.strength is None else match.strength, 6),
+        "details": dict(match.details),
+    }
+
+
+def rounded(where: Range | Box | None) -> list[float] | None:
+    """A place to a thousandth of a second or of a side."""
+    return None if where is None else [round(end, 3) for end in where]
 
 
 def describe(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class MatchAnswer(BaseModel):
     query_box: list[float] | None
     reference_box: list[float] | None
     evidence: str
+    strength: float
     details: dict[str, Any]
 
 

@@ -84,23 +84,9 @@ def _say_failed_query(failure: Failure, as_json: bool) -> None:
 
 def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> None:
     if as_json:
-        rows = [
-            {
-                "content_id": match.reference.content_id,
-                "uri": match.reference.uri,
-                "content_type": match.reference.content_type,
-                "score": round(match.score, 6),
-                "confidence": None if match.confidence is None else round(match.confidence, 6),
-                "query_range": _rounded(match.query_range),
-                "reference_range": _rounded(match.reference_range),
-                "query_box": _rounded(match.query_box),
-                "reference_box": _rounded(match.reference_box),
-                "evidence": match.evidence,
-                "strength": round(match.score if match.strength is None else match.strength, 6),
-                "details": dict(match.details),
-            }
-            for match in matches
-        ]
+        from fingerprint_dagster.export import describe_match
+
+        rows = [describe_match(match) for match in matches]
         line = {"query": asked.uri, "content_type": asked.content_type, "matches": rows}
         click.echo(json.dumps(line, ensure_ascii=False))
         return
@@ -120,10 +106,6 @@ def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> Non
             match.evidence,
         )
     console.print(table)
-
-
-def _rounded(where: Range | Box | None) -> list[float] | None:
-    return None if where is None else [round(end, 3) for end in where]
 
 
 def _where(span: Range | None, box: Box | None, content_type: str) -> str:

@@ -12,6 +12,7 @@ from typing import IO, Any
 from fingerprint_dagster.content import Box, Fingerprint, Match, Range
 from fingerprint_dagster.duplicates.findings import Cluster, Finding
 from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.export import rounded
 
 _ROWS_AT_ONCE = 5000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula
@@ -166,16 +167,12 @@ def place_json(match: Match) -> dict[str, Any]:
         "score": round(match.score, 6),
         "confidence": None if match.confidence is None else round(match.confidence, 6),
         "evidence": match.evidence,
-        "one_range": _rounded(match.query_range),
-        "other_range": _rounded(match.reference_range),
-        "one_box": _rounded(match.query_box),
-        "other_box": _rounded(match.reference_box),
+        "one_range": rounded(match.query_range),
+        "other_range": rounded(match.reference_range),
+        "one_box": rounded(match.query_box),
+        "other_box": rounded(match.reference_box),
         "details": dict(match.details),
     }
-
-
-def _rounded(ends: tuple[float, ...] | None) -> list[float] | None:
-    return None if ends is None else [round(end, 3) for end in ends]
 
 
 def place_text(span: Range | None, box: Box | None, content_type: str) -> str:

@@ -121,11 +121,13 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON data; a match as `fingerprint query --json` prints it."""
+        from fingerprint_dagster.export import describe_match
+
         return {
             "query": self.query.content.uri,
             "content_type": self.query.content.content_type,
             "processing_time_ms": round(self.processing_time_ms, 3),
-            "matches": [match_to_dict(match) for match in self.matches],
+            "matches": [describe_match(match) for match in self.matches],
         }
 
     def _repr_html_(self) -> str:
@@ -150,27 +152,6 @@ class SearchResult:
         titles = "".join(f"<th>{name}</th>" for name in names)
         rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
         return f"{head}<table><tr>{titles}</tr>{rows}</table>"
-
-
-def match_to_dict(match: Match) -> dict[str, Any]:
-    """One match as JSON data."""
-    return {
-        "content_id": match.reference.content_id,
-        "uri": match.reference.uri,
-        "content_type": match.reference.content_type,
-        "score": round(match.score, 6),
-        "confidence": None if match.confidence is None else round(match.confidence, 6),
-        "query_range": _rounded(match.query_range),
-        "reference_range": _rounded(match.reference_range),
-        "query_box": _rounded(match.query_box),
-        "reference_box": _rounded(match.reference_box),
-        "evidence": match.evidence,
-        "details": dict(match.details),
-    }
-
-
-def _rounded(where: Range | Box | None) -> list[float] | None:
-    return None if where is None else [round(end, 3) for end in where]
 
 
 def _where(span: Range | None, box: Box | None) -> str:
