@@ -157,6 +157,8 @@ def test_the_wheel_holds_one_package_and_nothing_else(wheel: Path, copy: Path) -
         *modules,
         *layer,
         *weights,
+        "fingerprint_dagster/calibration/shipped.json",
+        *(f"fingerprint_dagster/duplicates/report.{ending}" for ending in ("css", "html", "js")),
         "fingerprint_dagster/media/text/boilerplate.npy",
         "fingerprint_dagster/py.typed",
     }

@@ -135,11 +135,11 @@ def test_the_assets_are_described_for_a_reader(home: Path, tmp_path: Path):
     command = [sys.executable, "-m", "fingerprint_dagster", "ui", "--port", str(port)]
     with webserver(command, environment(home), tmp_path, port, tmp_path / "ui.log") as server:
         nodes = {node["assetKey"]["path"][-1]: node for node in server.ask(ASSETS)["assetNodes"]}
-    assert set(nodes) == {*STAGES, "matches", "duplicates"}
+    groups = dict.fromkeys(STAGES, "fingerprint") | {"matches": "duplicates", "duplicates": "duplicates"}
+    assert {name: node["groupName"] for name, node in nodes.items()} == groups | {"sources": "collection"}
     for name, node in nodes.items():
         assert node["description"]
-        assert node["groupName"] == ("fingerprint" if name in STAGES else "duplicates")
-        assert node["isPartitioned"] == (name != "duplicates")
+        assert node["isPartitioned"] == (name not in ("duplicates", "sources"))
         assert node["kinds"]
         assert node["owners"] == [{"team": "fingerprint"}]
     assert nodes["embed"]["pools"] == ["embed"]

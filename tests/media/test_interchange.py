@@ -40,5 +40,12 @@ def test_a_text_has_its_iscc(models: ModelRuntime) -> None:
     assert forms("text", path, models) == {"iscc": gen_text_code_v0(path.read_text(encoding="utf-8"))["iscc"]}
 
 
-def test_a_content_type_may_have_none(models: ModelRuntime) -> None:
-    assert forms("video", sample("video/demo.3gp"), models) == {}
+def test_a_film_has_vpdqs_text(models: ModelRuntime) -> None:
+    told = forms("video", sample("video/demo.3gp"), models)
+    assert set(told) == {"vpdq"}
+    lines = [line.split(",") for line in told["vpdq"].splitlines()]
+    assert [int(number) for number, *_ in lines] == list(range(len(lines)))
+    assert all(len(code) == 64 and 0 <= int(quality) <= 100 for _, quality, code, _ in lines)
+    times = [float(time) for *_, time in lines]
+    assert times == sorted(times)
+    assert 59 < times[-1] < 61
