@@ -15,8 +15,8 @@ from fingerprint_dagster.duplicates.decisions import Decisions
 from fingerprint_dagster.duplicates.findings import surest, verdict_of
 from fingerprint_dagster.duplicates.join import JOIN_VERSION, join
 from fingerprint_dagster.duplicates.pairs import Pair, Pairs
-from fingerprint_dagster.duplicates.rows import place_text
 from fingerprint_dagster.duplicates.watch import Sighting, WatchList, sightings
+from fingerprint_dagster.export import place_text
 from fingerprint_dagster.resources import CatalogResource, StoreResource
 from fingerprint_dagster.settings import get_settings
 

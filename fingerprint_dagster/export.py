@@ -45,6 +45,17 @@ def rounded(where: Range | Box | None) -> list[float] | None:
     return None if where is None else [round(end, 3) for end in where]
 
 
+def place_text(span: Range | None, box: Box | None, content_type: str) -> str:
+    """Where in a content, for a person: seconds, characters, or per cent of the sides; "all" where it is all of it."""
+    places = []
+    if span is not None:
+        places.append(("characters {:.0f}-{:.0f}" if content_type == "text" else "{:.1f}-{:.1f} s").format(*span))
+    if box is not None:
+        left, top, right, bottom = (100 * side for side in box)
+        places.append(f"{left:.0f}-{right:.0f} % across, {top:.0f}-{bottom:.0f} % down")
+    return ", ".join(places) or "all"
+
+
 def describe(fingerprint: Fingerprint) -> dict[str, Any]:
     """The whole record as JSON data; of long components, the first rows and how many there are."""
     return {

@@ -1,9 +1,10 @@
 """A real web server that writes down what is posted to it."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from sources.servers import running
 
 
 class Webhook(ThreadingHTTPServer):
@@ -36,11 +37,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def recording(status: int = 200) -> Iterator[Webhook]:
     """The server, for the time of the block."""
-    with Webhook(status) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with running(Webhook(status)) as server:
+        yield server

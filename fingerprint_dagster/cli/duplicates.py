@@ -188,7 +188,7 @@ def _say_clusters(findings: Findings) -> None:
 
 def _say_pairs(findings: Findings, relations: Sequence[str]) -> None:
     from fingerprint_dagster.duplicates.findings import surest
-    from fingerprint_dagster.duplicates.rows import place_text
+    from fingerprint_dagster.export import place_text
 
     table = new_table("content", "is", "of", "score", "sure", "where", "where in the other", "evidence", "decision")
     wanted = sum(finding.pair.relation in relations for finding in findings)

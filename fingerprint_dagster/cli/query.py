@@ -14,7 +14,7 @@ from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
 
 if TYPE_CHECKING:
-    from fingerprint_dagster.content import Box, Content, Failure, Match, Range
+    from fingerprint_dagster.content import Content, Failure, Match
 
 _QUERIES_AT_ONCE = 64
 
@@ -83,9 +83,9 @@ def _say_failed_query(failure: Failure, as_json: bool) -> None:
 
 
 def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> None:
-    if as_json:
-        from fingerprint_dagster.export import describe_match
+    from fingerprint_dagster.export import describe_match, place_text
 
+    if as_json:
         rows = [describe_match(match) for match in matches]
         line = {"query": asked.uri, "content_type": asked.content_type, "matches": rows}
         click.echo(json.dumps(line, ensure_ascii=False))
@@ -101,19 +101,8 @@ def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> Non
             f"{match.score:.3f}",
             "" if match.confidence is None else f"{match.confidence:.3f}",
             short(match.reference.uri),
-            _where(match.query_range, match.query_box, asked.content_type),
-            _where(match.reference_range, match.reference_box, match.reference.content_type),
+            place_text(match.query_range, match.query_box, asked.content_type),
+            place_text(match.reference_range, match.reference_box, match.reference.content_type),
             match.evidence,
         )
     console.print(table)
-
-
-def _where(span: Range | None, box: Box | None, content_type: str) -> str:
-    places = []
-    if span is not None:
-        unit = "characters {:.0f}-{:.0f}" if content_type == "text" else "{:.1f}-{:.1f} s"
-        places.append(unit.format(*span))
-    if box is not None:
-        left, top, right, bottom = (100 * side for side in box)
-        places.append(f"{left:.0f}-{right:.0f} % across, {top:.0f}-{bottom:.0f} % down")
-    return ", ".join(places) or "all"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fingerprint_dagster.content import Box, Fingerprint, Match, Range
+from fingerprint_dagster.content import Fingerprint, Match
 from fingerprint_dagster.duplicates.findings import Cluster, Finding
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.export import rounded
@@ -173,17 +173,6 @@ def place_json(match: Match) -> dict[str, Any]:
         "other_box": rounded(match.reference_box),
         "details": dict(match.details),
     }
-
-
-def place_text(span: Range | None, box: Box | None, content_type: str) -> str:
-    """Where in a content, for a person: seconds, characters, or per cent of the sides; "all" where it is all of it."""
-    places = []
-    if span is not None:
-        places.append(("characters {:.0f}-{:.0f}" if content_type == "text" else "{:.1f}-{:.1f} s").format(*span))
-    if box is not None:
-        left, top, right, bottom = (100 * side for side in box)
-        places.append(f"{left:.0f}-{right:.0f} % across, {top:.0f}-{bottom:.0f} % down")
-    return ", ".join(places) or "all"
 
 
 def size_text(content: Fingerprint) -> str:

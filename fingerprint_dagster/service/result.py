@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fingerprint_dagster.content import Box, Fingerprint, Match, Range
+from fingerprint_dagster.content import Fingerprint, Match
 from fingerprint_dagster.errors import UsageError
 
 SCHEME = "fp1"
@@ -132,6 +132,8 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """The matches as a table, with the pictures that are on this machine."""
+        from fingerprint_dagster.export import place_text
+
         query = self.query.content
         head = f"<p>{_thumbnail(query.uri, query.content_type)}{_link(query.uri)} is a copy of</p>"
         if not self.matches:
@@ -143,8 +145,8 @@ class SearchResult:
                 _link(match.reference.uri),
                 f"{match.score:.3f}",
                 "" if match.confidence is None else f"{match.confidence:.4f}",
-                html.escape(_where(match.query_range, match.query_box)),
-                html.escape(_where(match.reference_range, match.reference_box)),
+                html.escape(place_text(match.query_range, match.query_box, query.content_type)),
+                html.escape(place_text(match.reference_range, match.reference_box, match.reference.content_type)),
                 html.escape(match.evidence),
             ]
             for match in self.matches
@@ -152,14 +154,6 @@ class SearchResult:
         titles = "".join(f"<th>{name}</th>" for name in names)
         rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
         return f"{head}<table><tr>{titles}</tr>{rows}</table>"
-
-
-def _where(span: Range | None, box: Box | None) -> str:
-    places = [] if span is None else [f"{span[0]:.1f} to {span[1]:.1f}"]
-    if box is not None:
-        left, top, right, bottom = (100 * side for side in box)
-        places.append(f"{left:.0f}-{right:.0f} % across, {top:.0f}-{bottom:.0f} % down")
-    return ", ".join(places) or "all"
 
 
 def _short(value: object) -> str:

@@ -54,7 +54,7 @@ def opener(backend: str, request: pytest.FixtureRequest) -> Open:
         return lambda folder: PostgresStore(f"{uri}{'&' if '?' in uri else '?'}schema=s{next(_numbers)}", folder / "s")
     if backend == "qdrant":
         if importlib.util.find_spec("qdrant_client") is None:
-            pytest.skip("qdrant-client is not installed")
+            pytest.skip("qdrant-client is not installed: pip install 'fingerprint-dagster[qdrant]'")
         return lambda folder: QdrantStore(f"qdrant+local://{folder / f'q{next(_numbers)}'}", folder / "s")
     return lambda folder: open_store(folder / "store" if backend == "lance" else "memory://")
 

@@ -1,16 +1,15 @@
 """Sensors: what arrives becomes batches and run requests, once, a bounded part of it in each tick."""
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
 import pytest
+from sources.servers import Handler, serving
 
 from fingerprint_dagster.catalog import Catalog
 from fingerprint_dagster.definitions import build_definitions, build_resources
@@ -204,28 +203,14 @@ def listing_server(rows: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
     """A web server of one list, by whose ETag the client learns whether it has changed; its address and what it did."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            changed = self.headers.get("If-None-Match") != rows["etag"]
-            asked.append(f"{self.path} {200 if changed else 304}")
-            body = rows["body"].encode() if changed else b""
-            self.send_response(200 if changed else 304)
-            self.send_header("ETag", rows["etag"])
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Handler) -> None:
+        changed = request.headers.get("If-None-Match") != rows["etag"]
+        status = 200 if changed else 304
+        asked.append(f"{request.path} {status}")
+        request.send(rows["body"].encode() if changed else b"", status, ETag=rows["etag"])
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(answer) as server:
+        yield server.base, asked
 
 
 def test_a_list_behind_a_web_address_is_read_when_it_has_changed(home, tick, monkeypatch):

@@ -1,16 +1,15 @@
 """What goes on by itself: re-scans, the runs they ask for, keeping the home tidy, and assets that follow."""
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from sources.servers import Handler, serving
 
 from fingerprint_dagster.assets import STAGE_ASSETS
 from fingerprint_dagster.assets.batches import BATCHES, quarantine_check
@@ -112,26 +111,11 @@ def test_runs_are_asked_for_in_parts(home, tmp_path, monkeypatch):
 def page(answer: dict[str, Any]) -> Iterator[str]:
     """A web page whose text and status the test chooses; its address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = answer["body"].encode()
-            self.send_response(answer["status"])
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Type", "text/plain")
-            self.end_headers()
-            self.wfile.write(body)
+    def send(request: Handler) -> None:
+        request.send(answer["body"].encode(), answer["status"], Content_Type="text/plain")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/page.txt"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(send) as server:
+        yield f"{server.base}/page.txt"
 
 
 def test_content_on_the_web_that_changes_becomes_a_version_and_is_marked_when_it_is_gone(home, monkeypatch):

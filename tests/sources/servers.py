@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 Answer = Callable[["Handler"], None]
+Running = TypeVar("Running", bound=ThreadingHTTPServer)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -62,9 +63,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(answer: Answer, address: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
-    """A server that answers every request by `answer`, for the time of the block."""
-    with Server(address, port, answer) as server:
+def running(server: Running) -> Iterator[Running]:
+    """The server, answering for the time of the block."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -72,3 +73,10 @@ def serving(answer: Answer, address: str = "127.0.0.1", port: int = 0) -> Iterat
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def serving(answer: Answer, address: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+    """A server that answers every request by `answer`, for the time of the block."""
+    with running(Server(address, port, answer)) as server:
+        yield server
