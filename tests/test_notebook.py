@@ -1,10 +1,17 @@
 """The notebook that a reader follows: every cell runs, and shows what it is there to show."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "examples" / "copies.ipynb"
+
+
+def _shown(notebook: Any) -> str:
+    """What the cells have shown, as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 @pytest.mark.slow
@@ -12,9 +19,13 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     nbformat = pytest.importorskip("nbformat", reason="the extra notebook is not installed")
     client = pytest.importorskip("nbclient", reason="nbclient is not installed")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("FINGERPRINT_TIMEOUT_SECONDS", "300")  # A busy machine is no reason to give up a file.
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    client.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    try:
+        client.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    except client.exceptions.CellExecutionError as error:
+        pytest.fail(f"{_shown(notebook)}\n{error}")
     kinds = [kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
     assert kinds.count("image/jpeg") == 3  # pictures, spectrograms, timings
     assert kinds.count("text/html") >= 6
