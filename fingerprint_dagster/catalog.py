@@ -8,14 +8,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from fingerprint_dagster.content import Content, Failure
-from fingerprint_dagster.database import prepare
+from fingerprint_dagster.database import HomeDatabase
 from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import claiming, content_type, content_types
@@ -114,18 +113,11 @@ class Change:
     since: float
 
 
-class Catalog:
-    """The catalog in a home folder. Safe for many processes; every change is one transaction."""
+class Catalog(HomeDatabase):
+    """The catalog in a home folder."""
 
-    def __init__(self, home: Path) -> None:
-        """Raises `UsageError` where the home cannot be made or written."""
-        self.path = home / "catalog.sqlite"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with self._db() as db:
-                prepare(db, _SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"home {str(home)!r} cannot be used: {error}; set FINGERPRINT_HOME to another") from None
+    file = "catalog.sqlite"
+    schema = _SCHEMA
 
     # ------------------------------------------------------------------ registering
 
@@ -438,12 +430,6 @@ class Catalog:
                 " WHERE contents.content_id = quarantine.content_id AND contents.batch = quarantine.batch))",
                 (before,),
             ).rowcount
-
-    @contextmanager
-    def _db(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction: committed at the end, rolled back on an error."""
-        with closing(sqlite3.connect(self.path, timeout=60.0)) as db, db:
-            yield db
 
 
 def _known(db: sqlite3.Connection, content_ids: Sequence[str]) -> dict[str, tuple[str, str]]:

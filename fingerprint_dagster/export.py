@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,19 +76,29 @@ def export_fingerprints(store: Store, out: Path) -> int:
     if out.suffix not in _WRITERS:
         raise UsageError(f"{out}: unknown ending {out.suffix!r}; use one of {', '.join(_WRITERS)}")
     schema = _schema(store)
+    with in_whole(out) as temporary, _WRITERS[out.suffix](temporary, schema) as write:
+        count = 0
+        for batch in store.scan():
+            write([_row(each) for each in batch])
+            count += len(batch)
+    return count
+
+
+@contextmanager
+def in_whole(out: Path) -> Iterator[Path]:
+    """A path to write to in the block, which is `out` once all of it is written.
+
+    Raises `UsageError` where it cannot be written; then nothing of it is left, and what `out` was before is.
+    """
     temporary = out.with_name(f".{out.name}.part")
     try:
-        with _WRITERS[out.suffix](temporary, schema) as write:
-            count = 0
-            for batch in store.scan():
-                write([_row(each) for each in batch])
-                count += len(batch)
+        yield temporary
         temporary.replace(out)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
-        temporary.unlink(missing_ok=True)
-    return count
+        with suppress(OSError):
+            temporary.unlink()
 
 
 _FACTS = ("content_id", "uri", "content_type", "digest", "size", "media_type", "key")

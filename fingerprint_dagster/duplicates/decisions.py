@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from fingerprint_dagster.content import Fingerprint
-from fingerprint_dagster.database import prepare
+from fingerprint_dagster.database import HomeDatabase
 from fingerprint_dagster.errors import UsageError
 
 Verdict = Literal["same", "different"]
@@ -57,18 +55,11 @@ class Decision:
         return (self.one_digest, self.other_digest) == (one_digest, other_digest)
 
 
-class Decisions:
-    """The decisions in a home. Safe for many processes; every change is one transaction."""
+class Decisions(HomeDatabase):
+    """The decisions in a home."""
 
-    def __init__(self, home: Path) -> None:
-        """Raises `UsageError` where the home cannot be made or written."""
-        self.path = home / FILE
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with self._db() as db:
-                prepare(db, _SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"home {str(home)!r} cannot be used: {error}; set FINGERPRINT_HOME to another") from None
+    file = FILE
+    schema = _SCHEMA
 
     def record(self, decisions: Sequence[Decision]) -> None:
         """Keep these, in place of what was decided about the same contents before."""
@@ -93,11 +84,6 @@ class Decisions:
         """Every decision, the oldest first, whether or not it still holds."""
         with self._db() as db:
             return [Decision(*row) for row in db.execute("SELECT * FROM decisions ORDER BY since, one, other")]
-
-    @contextmanager
-    def _db(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=60.0)) as db, db:
-            yield db
 
 
 def read_decisions(path: Path) -> tuple[list[Decision], list[tuple[str, str]]]:

@@ -11,7 +11,6 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,8 @@ from typing import Any
 
 from fingerprint_dagster.calibration import Calibration, load
 from fingerprint_dagster.content import Content, Fingerprint, Match, Sketch
-from fingerprint_dagster.database import prepare
+from fingerprint_dagster.database import HomeDatabase
 from fingerprint_dagster.duplicates.relation import Relation
-from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.search import EXACT, judged
 
 _SCHEMA = """
@@ -81,27 +79,28 @@ def facts_of(fingerprint: Fingerprint) -> Fingerprint:
     return replace(fingerprint, sketch=Sketch((), fingerprint.sketch.info))
 
 
-class Pairs:
-    """The pairs of one store. Safe for many processes; every change is one transaction."""
+class Pairs(HomeDatabase):
+    """The pairs of one store."""
+
+    file = "pairs.sqlite"
+    schema = _SCHEMA
+    pragmas = "PRAGMA synchronous = NORMAL"  # What a power cut takes back is compared again.
 
     def __init__(self, home: Path, store_uri: str) -> None:
         """What was found in another store is forgotten. Raises `UsageError` where the home cannot be used.
 
         The attribute `name` tells this file from one made after it was deleted: numbers of pairs begin anew with it.
         """
-        self.path = home / "pairs.sqlite"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            with self._db() as db:
-                prepare(db, _SCHEMA)
-                known = db.execute("SELECT value FROM settings WHERE name = 'store'").fetchone()
-                if known is None or known[0] != store_uri:
-                    self._clear(db)
-                    db.execute("INSERT OR REPLACE INTO settings VALUES ('store', ?)", (store_uri,))
-                db.execute("INSERT OR IGNORE INTO settings VALUES ('name', ?)", (secrets.token_hex(8),))
-                (self.name,) = db.execute("SELECT value FROM settings WHERE name = 'name'").fetchone()
-        except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"home {str(home)!r} cannot be used: {error}; set FINGERPRINT_HOME to another") from None
+        self._store_uri = store_uri
+        super().__init__(home)
+
+    def _made(self, db: sqlite3.Connection) -> None:
+        known = db.execute("SELECT value FROM settings WHERE name = 'store'").fetchone()
+        if known is None or known[0] != self._store_uri:
+            self._clear(db)
+            db.execute("INSERT OR REPLACE INTO settings VALUES ('store', ?)", (self._store_uri,))
+        db.execute("INSERT OR IGNORE INTO settings VALUES ('name', ?)", (secrets.token_hex(8),))
+        (self.name,) = db.execute("SELECT value FROM settings WHERE name = 'name'").fetchone()
 
     def clear(self) -> None:
         """Forget everything, so that everything is compared anew."""
@@ -295,12 +294,6 @@ class Pairs:
     @cached_property
     def _calibration(self) -> Calibration:
         return load(self.path.parent)
-
-    @contextmanager
-    def _db(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=60.0)) as db, db:
-            db.execute("PRAGMA synchronous = NORMAL")  # What a power cut takes back is compared again.
-            yield db
 
 
 def _newest_listing(db: sqlite3.Connection) -> int:

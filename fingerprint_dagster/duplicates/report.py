@@ -15,7 +15,6 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +27,7 @@ from fingerprint_dagster.duplicates.findings import Finding, Findings, surest
 from fingerprint_dagster.duplicates.relation import extent
 from fingerprint_dagster.duplicates.rows import size_text
 from fingerprint_dagster.errors import UsageError
+from fingerprint_dagster.export import in_whole
 from fingerprint_dagster.sources.uri import file_path
 from fingerprint_dagster.stages import Entry
 
@@ -121,17 +121,10 @@ def write_report(
             for cluster in shown
         ],
     }
-    temporary = out.with_name(f".{out.name}.part")
-    try:
+    with in_whole(out) as temporary:
         out.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", errors="replace") as file:
             _write(file, data, list(pictures.values()))
-        temporary.replace(out)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return Written(len(chosen), counted - len(chosen), len(findings.clusters))
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from fingerprint_dagster.content import Fingerprint, Match
 from fingerprint_dagster.duplicates.findings import Cluster, Finding
 from fingerprint_dagster.errors import UsageError
-from fingerprint_dagster.export import rounded
+from fingerprint_dagster.export import in_whole, rounded
 
 _ROWS_AT_ONCE = 5000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula
@@ -84,16 +83,8 @@ def write_rows(rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...], out:
     writers = {".parquet": _parquet, ".csv": _csv_file, ".jsonl": _jsonl}
     if out.suffix not in writers:
         raise UsageError(f"{out}: unknown ending {out.suffix!r}; use one of {', '.join(writers)}")
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        count = writers[out.suffix](rows, columns, temporary)
-        temporary.replace(out)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-    return count
+    with in_whole(out) as temporary:
+        return writers[out.suffix](rows, columns, temporary)
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...], file: IO[str]) -> int:
