@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from fingerprint_dagster.content import Component, Fingerprint, Match, Sketch, Value
 from fingerprint_dagster.media.image import decode, iscc, local_features, match, pdq, phash
-from fingerprint_dagster.media.plugin import ContentTypePlugin
+from fingerprint_dagster.media.image.network import NetworkPlugin
 
 if TYPE_CHECKING:
     from fingerprint_dagster.models import ModelRuntime
-    from fingerprint_dagster.models.backbones import ImageModel
 
 __all__ = ["ImagePlugin"]
 
 
-class ImagePlugin(ContentTypePlugin):
+class ImagePlugin(NetworkPlugin):
     """The content type `image`.
 
     decode: see `decode.decode`.
@@ -49,18 +47,6 @@ class ImagePlugin(ContentTypePlugin):
         pdq.ALGORITHM: 1 - pdq.MAX_DISTANCE / 256,
         local_features.ALGORITHM: match.MIN_SUPPORT,
     }
-
-    @cached_property
-    def _model(self) -> ImageModel:
-        from fingerprint_dagster.models.backbones import image_model
-        from fingerprint_dagster.settings import get_settings
-
-        return image_model(get_settings())
-
-    @cached_property  # not in the constructor: wrong settings must not keep the other content types from loading
-    def parameters(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
-        """The network of the embed stage. Raises `UsageError` where the settings name none that there is."""
-        return {"embed": {"model": self._model.spec.name, "weights": self._model.spec.digest}}
 
     def sniff(self, head: bytes) -> str | None:
         """The media type by magic bytes."""

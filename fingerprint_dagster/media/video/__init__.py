@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fingerprint_dagster.content import Fingerprint, Match, Sketch, Value
 from fingerprint_dagster.media.audio import AudioPlugin
-from fingerprint_dagster.media.plugin import ContentTypePlugin
+from fingerprint_dagster.media.image.network import NetworkPlugin
 from fingerprint_dagster.media.video import alignment, match, regions, sketch, vpdq
 from fingerprint_dagster.media.video.sniff import sniff
 
 if TYPE_CHECKING:
     from fingerprint_dagster.models import ModelRuntime
-    from fingerprint_dagster.models.backbones import ImageModel
 
 
-class VideoPlugin(ContentTypePlugin):
+class VideoPlugin(NetworkPlugin):
     """Video files: copies, excerpts and what several of them share, with times on both sides; pictures and sounds too.
 
     embed, hash: see `sketch.embed` and `sketch.sketch`; match: see `match.match`.
@@ -34,7 +32,7 @@ class VideoPlugin(ContentTypePlugin):
     # fmt: on
     batch_size = 50
     versions: ClassVar[Mapping[str, str]] = {
-        "decode": "video_frames_v2",
+        "decode": "video_frames_v3",
         "embed": "video_descriptors_v1+" + AudioPlugin.versions["embed"],
         "hash": "video_sketch_v1+" + AudioPlugin.versions["hash"],
     }
@@ -43,18 +41,6 @@ class VideoPlugin(ContentTypePlugin):
         match.FRAMES: alignment.MIN_EVIDENCE,
         match.REGIONS: regions.MIN_PROOF,
     }
-
-    @cached_property
-    def _model(self) -> ImageModel:
-        from fingerprint_dagster.models.backbones import image_model
-        from fingerprint_dagster.settings import get_settings
-
-        return image_model(get_settings())
-
-    @cached_property  # not in the constructor: wrong settings must not keep the other content types from loading
-    def parameters(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
-        """The network of the embed stage, the one of pictures. Raises `UsageError` where the settings name none."""
-        return {"embed": {"model": self._model.spec.name, "weights": self._model.spec.digest}}
 
     def sniff(self, head: bytes) -> str | None:
         """The media type of a video file or an animated picture: see `sniff.sniff`."""
