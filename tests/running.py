@@ -76,12 +76,17 @@ def webserver(command: list[str], env: Mapping[str, str], cwd: Path, port: int, 
         wait_until(lambda: _answers(url, process, log), "the webserver to answer")
         yield Webserver(url)
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        stop(process, signal.SIGINT)
+
+
+def stop(process: subprocess.Popen[bytes], by: signal.Signals, seconds: float = 30) -> None:
+    """End a process that `start` started, with a signal and then, with all its children, by killing them."""
+    process.send_signal(by)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _answers(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:

@@ -1,17 +1,16 @@
 """The real server, `fingerprint serve`, in a process of its own."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from running import CHECKOUT, environment, start, wait_until
+from running import CHECKOUT, environment, start, stop, wait_until
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
@@ -46,12 +45,7 @@ def serving(home: Path, log: Path, **variables: str) -> Iterator[Server]:
         wait_until(server.is_ready, "the server to be ready")
         yield server
     finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        stop(process, signal.SIGTERM, 60)
 
 
 @pytest.fixture(scope="module")
