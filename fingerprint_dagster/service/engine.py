@@ -178,9 +178,7 @@ class Engine:
             answer = replace(remembered, checked=time.monotonic())
             self.cache.touch(_key(request), answer)
             return Found(answer, "memory")
-        started = time.monotonic()
-        source = self._source(request, remembered)
-        left = self.limits.timeout_seconds - (time.monotonic() - started)
+        source, took = self._source(request, remembered)
         if remembered is not None and remembered.text == fingerprint_text(source.plugin.name, source.key):
             answer = replace(remembered, validator=source.validator, checked=time.monotonic())
             self.cache.put(_key(request), answer)
@@ -188,7 +186,7 @@ class Engine:
         data = self._from_memo(source) if request.use_cache else None
         layer: CacheLayer | None = None if data is None else "memo"
         if data is None:
-            data = self._computed(request, source, left)
+            data = self._computed(request, source, self.limits.timeout_seconds - took)
         entry = Entry(
             Content(default_content_id(request.uri), request.uri, source.plugin.name),
             source.key,
@@ -218,11 +216,11 @@ class Engine:
 
     # ------------------------------------------------------------------ from the uri to the bytes
 
-    def _source(self, request: Request, remembered: Answer | None) -> _Source:
-        """What the bytes are now. Reads them only where they are new or have changed."""
+    def _source(self, request: Request, remembered: Answer | None) -> tuple[_Source, float]:
+        """What the bytes are now, and the seconds it took to fetch them, which is done only where they may be new."""
         try:
             if request.path is not None:
-                return self._uploaded(request, request.path)
+                return self._uploaded(request, request.path), 0.0
             if remembered is not None:
                 record = remembered.record
                 plugin = content_type(record.content.content_type)
@@ -231,11 +229,13 @@ class Engine:
                 )
             else:
                 known = self._known(request) if request.use_cache else None
+            started = time.monotonic()
             fetched = self.fetcher.fetch_if_changed(request.uri, known.validator if known else "")
+            took = time.monotonic() - started
             if fetched is None:
                 assert known is not None
-                return known
-            return self._recognised(request, fetched)
+                return known, took
+            return self._recognised(request, fetched), took
         except ContentError as error:
             error.stage = error.stage or "download"
             raise
