@@ -218,6 +218,15 @@ def test_a_short_video_with_one_keyframe_is_filled(tmp_path: Path) -> None:
     assert decode(path).arrays["times"] == pytest.approx([0, 1.15], abs=0.15)
 
 
+def test_slow_matroska_with_b_frames_keeps_its_times(tmp_path: Path) -> None:
+    """Where the first times of decoding are unknown they are no jump back from the times of showing."""
+    path = record(tmp_path / "slow.mkv", ((i / 2, scene) for i, scene in enumerate(scenes(20))), g="250", bf="3")
+    value = decode(path)
+    assert "broken_times" not in value.info
+    assert value.arrays["times"] == pytest.approx(range(10), abs=0.01)
+    assert value.info["duration"] == pytest.approx(10, abs=0.5)
+
+
 def test_a_truncated_video_keeps_what_there_is(short: Path, tmp_path: Path) -> None:
     whole = decode(short)
     assert whole.info["partial"] is False
@@ -452,6 +461,18 @@ def test_shots_are_numbered(tmp_path: Path) -> None:
     value = decode(record(tmp_path / "film.mp4", enumerate(film), g="1"))
     assert value.arrays["shots"].dtype == np.int32
     assert value.arrays["shots"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_bars_around_both_scenes_do_not_hide_the_cut(tmp_path: Path) -> None:
+    """A pillarboxed excerpt between a pillarboxed host and a title card without bars keeps its own borders."""
+    wide = [shown(name, 240) for name in ("coffee.png", "astronaut.png")]
+    boxed = [
+        np.pad(wide[second // 4][:, second % 4 * 20 :][:, :160], ((0, 0), (30, 30), (0, 0))) for second in range(8)
+    ]
+    card = np.full_like(boxed[0], (20, 90, 200))
+    value = decode(record(tmp_path / "film.mp4", enumerate([*boxed, card]), g="1"))
+    assert value.arrays["shots"].tolist() == [0] * 4 + [1] * 4 + [2]
+    assert value.arrays["borders"][:, 0] == pytest.approx([30 / 220] * 8 + [0], abs=0.01)
 
 
 def test_flat_frames_are_marked(tmp_path: Path) -> None:

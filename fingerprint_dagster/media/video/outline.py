@@ -141,12 +141,16 @@ def packets(container: Any, stream: Any, jumps: list[float] | None = None) -> It
     ahead = JUMP_AHEAD if container.format.name in _DISCONTINUOUS else MAX_DURATION
     number, offset = 0, 0
     before: int | None = None
+    decoding = False  # whether `before` is a time of decoding
     for packet in demuxed(container, stream):
         if not packet.size:
             continue
         if packet.pts is None and packet.dts is None:  # bare elementary streams carry no clock
             packet.pts = packet.dts = round(number * tick / base)
         stamp = packet.pts if packet.dts is None else packet.dts
+        # Matroska states no times of decoding; the first of those that FFmpeg works out follows a later one of showing.
+        if decoding != (packet.dts is not None):
+            before, decoding = None, not decoding
         if before is not None and not -JUMP_BACK <= (stamp + offset - before) * base <= ahead:
             jump = before + round(tick / base) - stamp - offset
             offset += jump

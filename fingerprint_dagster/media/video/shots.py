@@ -10,8 +10,9 @@ U8 = NDArray[np.uint8]
 
 GRID = 17  # blocks along each side of a picture
 STILL_LEVELS = 5  # of 255: in a picture that stands still, re-encoding moves the mean of a block by less
-CUT = 0.4  # share of the colours that must differ, and
-CUT_LIKENESS = 0.6  # the correlation of the blocks below which the picture is another one
+CUT_LIKENESS = 0.6  # the correlation of the blocks below which the picture is another one, and
+CUT = 0.16  # how much must differ: the share of colours times what the correlation is short of 1
+BLACK = 24  # of 255: blocks darker than that in both pictures, as black bars are, say nothing of their likeness
 
 
 def blocks(picture: U8) -> U8:
@@ -29,7 +30,8 @@ def is_cut(before: U8, after: U8) -> bool:
 
     A moving camera keeps the colours; a flash or a fade keeps the places.
     """
-    return colour_difference(before, after) > CUT and likeness(before, after) < CUT_LIKENESS
+    alike = likeness(before, after)
+    return alike < CUT_LIKENESS and colour_difference(before, after) * (1 - alike) > CUT
 
 
 def colour_difference(before: U8, after: U8) -> float:
@@ -38,11 +40,14 @@ def colour_difference(before: U8, after: U8) -> float:
 
 
 def likeness(before: U8, after: U8) -> float:
-    """The correlation, -1..1, of the brightness of the same blocks; 1 for two even pictures."""
+    """The correlation, -1..1, of the brightness of the same blocks; 1 for two even pictures, 0 for one and another."""
     one, other = (blocks.mean(axis=2).ravel() for blocks in (before, after))
-    one, other = one - one.mean(), other - other.mean()
+    seen = np.maximum(one, other) >= BLACK
+    if not seen.any():
+        return 1.0
+    one, other = one[seen] - one[seen].mean(), other[seen] - other[seen].mean()
     length = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / length if length else 1.0
+    return float(one @ other) / length if length else float(np.array_equal(one, other))
 
 
 def _histogram(blocks: U8) -> NDArray[np.float64]:
