@@ -33,7 +33,7 @@ from fingerprint_dagster.media.audio.decode import decode_audio
 from fingerprint_dagster.models import ModelRuntime
 from fingerprint_dagster.search import CANDIDATES, find_copies
 
-BATCH = 1000
+BATCH = 5000  # of one put: few large ones write few files
 EXCERPT_SECONDS = 10
 TOKEN_PARTS = (4, 4, 6, 6, 7)  # bits, from the lowest: how long, when, the two intervals, the pitch
 FLIPPED = 0.1  # of the bits of a row of signs
@@ -165,7 +165,8 @@ def main() -> None:
             put = seconds_of(store.put, asked)
             for batch in batches(pool, options.tracks - len(asked)):
                 put += seconds_of(store.put, batch)
-            print(f"put: {put:.0f} s; compact: {seconds_of(store.compact):.0f} s")
+            built = seconds_of(store.candidates, queries[0], CANDIDATES)
+            print(f"put: {put:.0f} s; made searchable: {built:.0f} s", flush=True)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         print(f"{sum(store.count().values()):,} tracks, {size / 1e6:,.0f} MB")
         first = seconds_of(store.candidates, queries[0], CANDIDATES)

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from fingerprint_dagster.content import Content, Fingerprint, Match, Value
 from fingerprint_dagster.media.audio import AudioPlugin
 from fingerprint_dagster.media.audio.alignment import (
+    LEAST_EVIDENCE,
     PITCH_DEVIATION,
     PITCH_TOLERANCE,
     TIME_DEVIATION,
     TIME_TOLERANCE,
     align,
     closer,
+    most_evidence,
 )
 from fingerprint_dagster.media.audio.chromaprint import SAMPLE_RATE
 from fingerprint_dagster.media.audio.decode import decode_audio
@@ -346,6 +348,37 @@ def test_silence_tones_and_noise_do_not_match_music(track: np.ndarray) -> None:
     for pcm in (np.zeros_like(tones), tones, noise, beeps):
         assert match(pcm, track) == []
         assert match(track, pcm) == []
+
+
+def landmarks(*parts: tuple[np.ndarray, np.ndarray]) -> Landmarks:
+    """All strong, of times and pitches in parts."""
+    time, pitch = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(time, kind="stable")
+    return Landmarks(time[order], pitch[order], np.ones(len(time), bool))
+
+
+def evidence(query: Landmarks, reference: Landmarks) -> float:
+    return most_evidence(query, reference, np.zeros(0), np.zeros(0), lambda part, offset: 0.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_few_notes_at_other_times_are_no_copy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    notes = np.array([10.0, 12, 15, 17, 20])
+    played, others = ((random.uniform(start, start + 8, 64), random.choice(notes, 64)) for start in (50, 0))
+    rest = random.uniform(0, 120, 2400), random.integers(200, 440, 2400) / 8
+    reference = landmarks(rest, played)
+    assert evidence(landmarks(others), reference) < LEAST_EVIDENCE
+    assert evidence(landmarks((played[0] - 50, played[1])), reference) > 2 * LEAST_EVIDENCE
+
+
+def test_landmarks_of_one_moment_tell_less_than_as_many_of_many() -> None:
+    random = np.random.default_rng(1)
+    rest = random.uniform(20, 120, 2000), random.integers(40, 440, 2000) / 8
+    pitch = random.integers(40, 440, 40) / 8
+    chords, melody = np.repeat(np.sort(random.uniform(0, 8, 8)), 5), np.sort(random.uniform(0, 8, 40))
+    told = [evidence(landmarks((time, pitch)), landmarks(rest, (time, pitch))) for time in (chords, melody)]
+    assert LEAST_EVIDENCE < told[0] < 0.7 * told[1]
 
 
 @pytest.mark.parametrize(
