@@ -1,6 +1,6 @@
 """How well edited copies of videos are found, and where, beside vPDQ in the same run.
 
-    python benchmarks/video_match.py FOLDER MANIFEST [--cache FOLDER] [--quick]
+    python benchmarks/video_match.py FOLDER MANIFEST [--cache FOLDER] [--quick] [--write FILE]
 
 FOLDER holds real videos; MANIFEST (tab-separated, with the columns path, sha256, kind, seconds or size, group, primary)
 says what they are. Those longer than half a minute are cut into pieces of 20 s. Two thirds are references and stored;
@@ -16,6 +16,11 @@ found whose starts and ends are right to 1 s on both sides. Matches by the sound
 only. vPDQ as published: every frame decoded, one a second hashed at full size (`pdqhash`), those of quality 50 or more
 compared, two the same at 31 bits or less; a pair scores by the share of the query's frames that the reference has.
 Pieces of one video, and videos known to show the same, count neither way. Needs the `bench` extra and ffmpeg.
+
+--write compares all videos of the run that show one source and nothing else, edited or not, with each other, and keeps
+what those of different sources have of each evidence as the noise of videos in the calibration FILE (see
+`fingerprint_dagster.calibration`): fingerprint_dagster/calibration/shipped.json is the one of the package. Videos of
+one maker count, who may have drawn them all with one hand: harder to tell apart than those of a collection.
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ import numpy as np
 import pdqhash
 from numpy.typing import NDArray
 
+from fingerprint_dagster.calibration import Calibration
+from fingerprint_dagster.calibration.measure import measure
 from fingerprint_dagster.content import Content, Fingerprint, Match
 from fingerprint_dagster.index.exact import ExactStore
 from fingerprint_dagster.media.video import VideoPlugin
@@ -51,6 +58,7 @@ EXCERPT, HOST_PART, SUPERCUT_PART = 10.0, 8.0, 5.0
 # Videos that show the same, found by eye: the beginnings of the file names.
 SAME = ({"04bfff3868", "137ca34b34"}, {"4c98787103", "67ce5fdf73"})
 SPEEDS = {"fast10": 1.1, "slow10": 0.9}
+NOISE_PAIRS = 20_000
 _LIGHT = "x264-params=sync-lookahead=0:rc-lookahead=10"
 
 
@@ -89,9 +97,9 @@ def is_distractor(video: Video) -> bool:
     return int(video.origin[:6], 16) % 3 == 0
 
 
-def same(one: Video, other: Video) -> bool:
-    """Whether two show the same or may: such a pair counts neither way."""
-    return one.origin == other.origin or {one.origin, other.origin} in SAME
+def same(one: str, other: str) -> bool:
+    """Whether videos of these two origins show the same or may: such a pair counts neither way."""
+    return one == other or {one, other} in SAME
 
 
 # ---- the edits
@@ -136,6 +144,7 @@ FILTERS = {
     "camera": "perspective=x0=W*0.05:y0=H*0.03:x1=W*0.97:y1=H*0.08:x2=W*0.02:y2=H*0.97:x3=W*0.95:y3=H*0.92"
     ":sense=destination,eq=brightness=0.06:contrast=0.85,gblur=1.1,noise=alls=14:allf=t",
 }
+OVERLAID = (".logo.mkv", ".text.mkv")
 PLAIN = ("low_bitrate", "240p", "360p", "letterbox", "crop80", "logo", "text", *SPEEDS, "15fps", "grey")
 HARD = ("flip", "camera", "picture_in_picture")
 EDITS = (*PLAIN, *HARD, "excerpt", "supercut", "soundtrack")
@@ -181,7 +190,7 @@ def make_query(edit: str, source: Video, spare: Sequence[Video], others: Sequenc
     original = base(source, cache)
     encode = ("-an", "-c:v", "libx264", "-preset", "ultrafast", "-crf", "26", "-pix_fmt", "yuv420p")
     whole = min(length(original), EDITED)
-    hosts = [video for video in spare if not same(video, source)]
+    hosts = [video for video in spare if not same(video.origin, source.origin)]
     first, second = (hosts[index] for index in random.choice(len(hosts), 2, replace=False))
     name, mine = source.name, ("-t", str(whole), "-i", str(original))
     if edit in FILTERS:
@@ -212,7 +221,7 @@ def make_query(edit: str, source: Video, spare: Sequence[Video], others: Sequenc
         start = round(float(random.random()) * (length(original) - seconds), 2)
         cuts = [(first, 0.0, HOST_PART), (source, start, seconds), (second, 0.0, HOST_PART)]
     else:
-        pool = [video for video in others if not same(video, source)]
+        pool = [video for video in others if not same(video.origin, source.origin)]
         chosen = [source, *(pool[index] for index in random.choice(len(pool), 2, replace=False))]
         cuts = [
             (video, round(float(random.random()) * max(0, video.seconds - 6), 2), SUPERCUT_PART) for video in chosen
@@ -242,8 +251,9 @@ class Ours:
         self.plugin, self.models, self.store = VideoPlugin(), ModelRuntime("cpu"), ExactStore()
         self.cpu = dict.fromkeys(("decode", "embed", "hash", "find"), 0.0)
         self.seconds = 0.0
+        self.alone: list[Fingerprint] = []  # of what shows one source and nothing else
 
-    def fingerprint(self, path: Path, name: str) -> Fingerprint:
+    def fingerprint(self, path: Path, name: str, shown: Sequence[Video]) -> Fingerprint:
         """The fingerprint of a file."""
         times = [time.process_time()]
         decoded = self.plugin.decode(path)
@@ -256,15 +266,19 @@ class Ours:
             self.cpu[stage] += seconds
         self.seconds += decoded.info["duration"]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return Fingerprint(Content(name, f"file:///{name}", "video"), digest, path.stat().st_size, "", digest, sketch)
+        content = Content(name, f"file:///{name}", "video", {"origin": shown[0].origin})
+        made = Fingerprint(content, digest, path.stat().st_size, "", digest, sketch)
+        if len(shown) == 1 and not name.endswith(OVERLAID):
+            self.alone.append(made)
+        return made
 
-    def add(self, name: str, path: Path) -> None:
+    def add(self, video: Video, path: Path) -> None:
         """Store a reference."""
-        self.store.put([self.fingerprint(path, name)])
+        self.store.put([self.fingerprint(path, video.name, [video])])
 
     def find(self, query: Query) -> list[Match]:
         """Every match; those by the soundtrack in the class `soundtrack` only."""
-        fingerprint = self.fingerprint(query.path, query.path.name)
+        fingerprint = self.fingerprint(query.path, query.path.name, query.shown)
         start = time.process_time()
         found = find_copies(self.store, self.plugin, fingerprint, 20)
         self.cpu["find"] += time.process_time() - start
@@ -295,9 +309,9 @@ class Vpdq:
         self.seconds += following
         return np.concatenate(rows)
 
-    def add(self, name: str, path: Path) -> None:
+    def add(self, video: Video, path: Path) -> None:
         """Store a reference."""
-        self._stored[name] = self.hashes(path)
+        self._stored[video.name] = self.hashes(path)
 
     def find(self, query: Query) -> dict[str, float]:
         """Of each reference, the share of the query's frames that it has, if any."""
@@ -401,6 +415,29 @@ def places_table(queries: Sequence[Query], found: Sequence[Sequence[Match]], sto
         print(f"{edit:20}{len(places):8}" + "".join(f"{value:8.3f}" for value in (*row, *medians, near)))
 
 
+def write_noise(fingerprints: Sequence[Fingerprint], file: Path) -> None:
+    """Put the noise between these videos in place of what a calibration has of the same evidence."""
+
+    def related(query: Fingerprint, reference: Fingerprint) -> bool:
+        return same(query.content.metadata["origin"], reference.content.metadata["origin"])
+
+    known = Calibration.from_json(file.read_text()) if file.exists() else Calibration(())
+    source = known.source or "unrelated contents of the development corpus"
+    measured = measure(fingerprints, source=source, pairs=NOISE_PAIRS, leave_out=related, unrelated=True)
+    file.write_text(known.updated(measured.calibration).to_json())
+    print(f"\n{'noise':24}{'videos':>8}{'pairs':>8}{'matched':>9}{'any':>6}{'most':>8}   rate at the threshold")
+    for noise in measured.calibration.noise:
+        threshold = VideoPlugin.thresholds[noise.evidence]
+        rate = noise.estimate(threshold)
+        row = f"{noise.contents:8}{noise.pairs:8}{noise.matched:9}{len(noise.strongest):6}"
+        most = max(noise.strongest, default=0.0)
+        told = f"{threshold:.0f}: {rate.value:.2g} ({rate.low:.2g} to {rate.high:.2g})"
+        print(f"{noise.evidence:24}{row}{most:8.1f}   {told}")
+    for one in measured.matched:
+        names = f"{one.query.content.content_id} | {one.match.reference.content_id}"
+        print(f"matched: {names}: {one.match.evidence}, strength {one.match.strength or one.match.score:.1f}")
+
+
 def main() -> None:
     """Make the queries, ask them all, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -408,6 +445,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fingerprint-video-match")
     parser.add_argument("--quick", action="store_true", help="few queries")
+    parser.add_argument("--write", type=Path, help="keep the noise between unrelated videos in this calibration")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     everything = videos(arguments.folder, arguments.manifest)
@@ -422,8 +460,8 @@ def main() -> None:
     queries = [query for query in made if query is not None]
     ours, vpdq = Ours(), Vpdq()
     for video in references:
-        ours.add(video.name, base(video, arguments.cache))
-        vpdq.add(video.name, base(video, arguments.cache))
+        ours.add(video, base(video, arguments.cache))
+        vpdq.add(video, base(video, arguments.cache))
     names = {video.name: number for number, video in enumerate(references)}
     scores = np.zeros((2, len(queries), len(references)))
     right, ignored = (np.zeros(scores[0].shape, np.bool_) for _ in range(2))
@@ -433,7 +471,7 @@ def main() -> None:
         for part in query.parts:
             if part.reference in names:
                 right[index, names[part.reference]] = True
-        ignored[index] = [any(same(shown, video) for shown in query.shown) for video in references]
+        ignored[index] = [any(same(shown.origin, video.origin) for shown in query.shown) for video in references]
         ignored[index] &= ~right[index]
         found.append(ours.find(query))
         for match in reversed(found[-1]):
@@ -457,6 +495,8 @@ def main() -> None:
     wrong = np.where(right | ignored, 0, scores[0])
     for index, number in zip(*np.nonzero(wrong), strict=True):
         print(f"wrong: {queries[index].path.name} | {references[number].name}: {wrong[index, number]:.3f}")
+    if arguments.write:
+        write_noise(ours.alone, arguments.write)
 
 
 if __name__ == "__main__":

@@ -297,6 +297,7 @@ def test_types_that_cannot_be_compared_are_not() -> None:
         ("text", "text_containment_v1"),
         ("text", "text_similarity_v1"),
         ("text", "minhash_v2"),
+        ("video", "frame_sequence_v1"),
     ],
 )
 def test_fewer_than_one_unrelated_pair_in_20000_reaches_a_threshold(kind: str, evidence: str) -> None:

@@ -90,8 +90,9 @@ def measure(
                 progress(1)
                 if counted >= pairs:
                     break
-            # What no pair had any of was looked for in all of them too.
-            for evidence in sorted({*strengths, *plugin.thresholds} if counted else ()):
+            # What no pair had any of was looked for in all of them too; in those of two types, not all of it.
+            known = plugin.thresholds if one == other else ()
+            for evidence in sorted({*strengths, *known} if counted else ()):
                 noise.append(
                     Noise(
                         tuple(sorted({one, other})),

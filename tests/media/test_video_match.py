@@ -19,6 +19,7 @@ from fingerprint_dagster import codec
 from fingerprint_dagster.content import Content, Fingerprint, Match, Sketch
 from fingerprint_dagster.media.audio import AudioPlugin
 from fingerprint_dagster.media.image import ImagePlugin
+from fingerprint_dagster.media.image.pdq import MAX_DISTANCE
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.video import VideoPlugin, alignment, sketch
 from fingerprint_dagster.media.video.alignment import align
@@ -389,6 +390,8 @@ def test_a_picture_finds_the_frames_it_was_taken_from(
     assert match.query_range is None
     assert match.reference_range is not None
     assert match.reference_range[0] - 2 <= time <= match.reference_range[1] + 2
+    if match.evidence == "pdq_v1":
+        assert PLUGIN.strengths(still, demo)["pdq_v1"] == match.score
     back = PLUGIN.match(demo, still)[0]
     assert (back.reference, back.query_range, back.reference_range) == (still.content, match.reference_range, None)
 
@@ -398,6 +401,9 @@ def test_a_picture_of_something_else_finds_nothing(demo: Fingerprint, models: Mo
         if path.suffix in (".jpg", ".png"):
             other = fingerprint(path, models, ImagePlugin())
             assert PLUGIN.match(other, demo) == PLUGIN.match(demo, other) == []
+            # What is less than a match is told to the calibration.
+            told = [PLUGIN.strengths(*pair).get("pdq_v1", 0.5) for pair in ((other, demo), (demo, other))]
+            assert told[0] == told[1] < 1 - MAX_DISTANCE / 256
 
 
 def test_part_of_a_frame_is_found_with_its_box(

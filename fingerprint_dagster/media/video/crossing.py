@@ -14,6 +14,9 @@ from fingerprint_dagster.media.video import regions
 from fingerprint_dagster.media.video.frames import Frames, distances, frames_of, vectors_of
 from fingerprint_dagster.media.video.sketch import FEATURES, PDQ
 
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
 MIN_SUPPORT = 16.0  # more than for two pictures: one is compared with many frames
 MOST_TRIED = 12  # frames
 # Stretches that are shown again after a shorter pause are one.
@@ -37,24 +40,48 @@ def match(query: Fingerprint, reference: Fingerprint) -> list[Match]:
     return [match for match, _ in kept]
 
 
-def _by_hash(picture: Fingerprint, video: Fingerprint, reference: Fingerprint) -> list[tuple[Match, Range]]:
-    """By the hashes of whole frames, and by descriptors."""
+def strengths(query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
+    """What hash and descriptor of the likest frame say, copies or not: see `ContentTypePlugin.strengths`."""
+    picture_asks = str(query.content.content_type) == "image"
+    seen = _seen(*((query, reference) if picture_asks else (reference, query)))
+    if seen is None:
+        return {}
+    _, apart, model, cosine = seen
+    usable = cosine[apart <= MAX_DISTANCE_ALIKE]
+    return {PDQ: 1 - float(apart.min()) / 256} | ({model: float(usable.max())} if len(usable) else {})
+
+
+def _seen(picture: Fingerprint, video: Fingerprint) -> tuple[Frames, I64, str, F64] | None:
+    """The frames that can be compared, and of each the bits from the picture, and the network's name and cosine.
+
+    bits: int64 [n], turned and mirrored as it is nearest. cosine: float64 [n], -1 where they were not described alike.
+    None where either side has nothing to compare.
+    """
     asked, frames = _picture(picture), frames_of(video)
     if asked is None or frames is None:
-        return []
+        return None
     apart = distances(asked, frames).min(axis=(0, 1)).astype(np.int64)
+    model = _model(picture)
+    if not model or not asked.vectors.shape[1] == frames.vectors.shape[1] != 0:
+        return frames, apart, model, np.full(len(frames), -1.0)
+    return frames, apart, model, np.minimum(frames.vectors @ asked.vectors.T, 1.0)[:, 0].astype(np.float64)
+
+
+def _by_hash(picture: Fingerprint, video: Fingerprint, reference: Fingerprint) -> list[tuple[Match, Range]]:
+    """By the hashes of whole frames, and by descriptors."""
+    seen = _seen(picture, video)
+    if seen is None:
+        return []
+    frames, apart, model, cosine = seen
     found = [
         (Match(reference.content, 1 - float(apart[rows].min()) / 256, PDQ), seconds)
         for rows, seconds in _stretches(frames, apart <= MAX_DISTANCE)
     ]
-    model = _model(picture)
-    if model and asked.vectors.shape[1] == frames.vectors.shape[1] != 0:
-        cosine = (frames.vectors @ asked.vectors.T)[:, 0].astype(np.float64)
-        alike = (cosine >= MIN_COSINE) & (apart > MAX_DISTANCE) & (apart <= MAX_DISTANCE_ALIKE)
-        found += [
-            (Match(reference.content, min(float(cosine[rows].max()), 1.0), model), seconds)
-            for rows, seconds in _stretches(frames, alike)
-        ]
+    alike = (cosine >= MIN_COSINE) & (apart > MAX_DISTANCE) & (apart <= MAX_DISTANCE_ALIKE)
+    found += [
+        (Match(reference.content, float(cosine[rows].max()), model), seconds)
+        for rows, seconds in _stretches(frames, alike)
+    ]
     return found
 
 

@@ -118,10 +118,11 @@ def strengths(query: Fingerprint, reference: Fingerprint) -> dict[str, float]:
         if sights and one and other:
             proof = sights[:1] if "image" in types else regions.agreeing(one, other, sights)
             told[REGIONS] = sum(sight.support for sight in proof)
-    for match in crossing.match(query, reference) if "image" in types else heard(query, reference):
-        if match.evidence != REGIONS:
-            strength = match.score if match.strength is None else match.strength
-            told[match.evidence] = max(strength, told.get(match.evidence, 0.0))
+    if "image" in types:
+        return told | crossing.strengths(query, reference)
+    for match in heard(query, reference):
+        strength = match.score if match.strength is None else match.strength
+        told[match.evidence] = max(strength, told.get(match.evidence, 0.0))
     return told
 
 
