@@ -14,9 +14,11 @@ from fingerprint_dagster.stages import STAGES, StageResult, asset_version
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 # One batch a run: a run of several partitions can report neither their data versions nor their failures apart.
 ONE_BATCH_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+PARTITIONS_AT_ONCE = 5000  # What one statement of SQLite takes.
 EMBED_POOL = "embed"
 RETRY_TAG = "fingerprint/retry"
 SMALL_BATCH = 100
+BACKFILL_TAGS = {"dagster/priority": "-1"}  # Others have 0 or more, see `priority_tags`.
 # A batch for which something above is new: not merely made again, but with another result. It waits while anything
 # above it is missing or on its way. (`eager()` would follow whatever is made again, the same or not.)
 FOLLOW = (
@@ -58,6 +60,12 @@ def stage_asset(
         automation_condition=None if stage == STAGES[0] else FOLLOW,
     )
     return lambda work: asset(retried(work))
+
+
+def add_partitions(instance: dg.DagsterInstance, batches: Sequence[str]) -> None:
+    """Make the batches partitions; those that are ones already stay so."""
+    for start in range(0, len(batches), PARTITIONS_AT_ONCE):
+        instance.add_dynamic_partitions(BATCHES.name or "", list(batches[start : start + PARTITIONS_AT_ONCE]))
 
 
 def priority_tags(contents: int) -> dict[str, str]:

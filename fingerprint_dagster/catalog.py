@@ -169,7 +169,7 @@ class Catalog(HomeDatabase):
         """
         source = absolute(source)
         sizes = {name: plugin.batch_size for name, plugin in content_types().items()} | dict(batch_sizes or {})
-        new = unchanged = changed = 0
+        new = unchanged = changed = grouped = 0
         touched: dict[str, None] = {}
         unrecognised: list[Failure] = []
         waiting: dict[str, dict[str, tuple[Content, str]]] = {}
@@ -186,6 +186,7 @@ class Catalog(HomeDatabase):
                     if each.content_id not in known or _is_known(known, each, revision) or not _is_no_file(each.uri)
                 ]
                 _see(db, source, seen, [content.content_id for content, _ in contents])
+            full: list[list[tuple[Content, str]]] = []
             for content, revision in contents:
                 name = content.content_type
                 if _is_known(known, content, revision):
@@ -196,11 +197,12 @@ class Catalog(HomeDatabase):
                 group = waiting.setdefault(name, {})
                 group[content.content_id] = (content, revision)
                 if len(group) >= sizes[name]:
-                    added = self._add_batch(name, list(waiting.pop(name).values()), touched)
-                    new, unchanged = new + added, unchanged + len(group) - added
-        for name, group in waiting.items():
-            added = self._add_batch(name, list(group.values()), touched)
-            new, unchanged = new + added, unchanged + len(group) - added
+                    full.append(list(waiting.pop(name).values()))
+            new += self._add_batches(full, touched)
+            grouped += sum(map(len, full))
+        rest = [list(group.values()) for group in waiting.values()]
+        new += self._add_batches(rest, touched)
+        unchanged += grouped + sum(map(len, rest)) - new  # The rest of them another process was faster with.
         with self._db() as db:
             _insert_failures(db, "", unrecognised)
         return Registration(new, unchanged, tuple(self.batches(list(touched))), tuple(unrecognised), changed)
@@ -226,42 +228,17 @@ class Catalog(HomeDatabase):
             db.execute("DELETE FROM listed WHERE source = ? AND seen < ?", (source, started))
         return len(gone)
 
-    def _add_batch(self, name: str, members: Sequence[tuple[Content, str]], touched: dict[str, None]) -> int:
-        """Put (content, revision) into a new batch, without those that another process was faster with.
+    def _add_batches(self, groups: Sequence[Sequence[tuple[Content, str]]], touched: dict[str, None]) -> int:
+        """Put each group of (content, revision) of one content type into a new batch, all in one transaction.
 
-        Adds the batches that hold the members to `touched`; returns the size of the new one.
+        Without those that another process was faster with. Adds the batches that hold the members to `touched`;
+        returns the number of contents in the new ones.
         """
+        if not groups:
+            return 0
         with self._db() as db:
             db.execute("BEGIN IMMEDIATE")
-            known = _known(db, [content.content_id for content, _ in members])
-            touched |= {
-                known[each.content_id][0]: None for each, revision in members if _is_known(known, each, revision)
-            }
-            members = [(each, revision) for each, revision in members if not _is_known(known, each, revision)]
-            if not members:
-                return 0
-            cursor = db.execute(
-                "INSERT INTO batches (batch, content_type, size, added) VALUES (?, ?, ?, ?)",
-                (f"new-{time.time_ns()}", name, len(members), time.time()),
-            )
-            batch = f"{name}-{cursor.lastrowid:06d}"
-            db.execute("UPDATE batches SET batch = ? WHERE number = ?", (batch, cursor.lastrowid))
-            db.executemany(
-                "INSERT INTO members VALUES (?, ?, ?, ?, ?)",
-                [
-                    (batch, position, content.content_id, content.uri, json.dumps(dict(content.metadata)))
-                    for position, (content, _) in enumerate(members)
-                ],
-            )
-            # What an older batch said about these contents is no longer true.
-            db.executemany("DELETE FROM quarantine WHERE content_id = ?", [(each.content_id,) for each, _ in members])
-            db.executemany(
-                "INSERT INTO contents VALUES (?, ?, ?, ?) ON CONFLICT (content_id) DO UPDATE SET"
-                " uri = excluded.uri, revision = excluded.revision, batch = excluded.batch",
-                [(content.content_id, content.uri, revision, batch) for content, revision in members],
-            )
-        touched[batch] = None
-        return len(members)
+            return sum(_add_batch(db, members, touched) for members in groups)
 
     # ------------------------------------------------------------------ reading
 
@@ -430,6 +407,38 @@ class Catalog(HomeDatabase):
                 " WHERE contents.content_id = quarantine.content_id AND contents.batch = quarantine.batch))",
                 (before,),
             ).rowcount
+
+
+def _add_batch(db: sqlite3.Connection, members: Sequence[tuple[Content, str]], touched: dict[str, None]) -> int:
+    """One of `Catalog._add_batches`."""
+    known = _known(db, [content.content_id for content, _ in members])
+    touched |= {known[each.content_id][0]: None for each, revision in members if _is_known(known, each, revision)}
+    members = [(each, revision) for each, revision in members if not _is_known(known, each, revision)]
+    if not members:
+        return 0
+    name = members[0][0].content_type
+    cursor = db.execute(
+        "INSERT INTO batches (batch, content_type, size, added) VALUES (?, ?, ?, ?)",
+        (f"new-{time.time_ns()}", name, len(members), time.time()),
+    )
+    batch = f"{name}-{cursor.lastrowid:06d}"
+    db.execute("UPDATE batches SET batch = ? WHERE number = ?", (batch, cursor.lastrowid))
+    db.executemany(
+        "INSERT INTO members VALUES (?, ?, ?, ?, ?)",
+        [
+            (batch, position, content.content_id, content.uri, json.dumps(dict(content.metadata)))
+            for position, (content, _) in enumerate(members)
+        ],
+    )
+    # What an older batch said about these contents is no longer true.
+    db.executemany("DELETE FROM quarantine WHERE content_id = ?", [(each.content_id,) for each, _ in members])
+    db.executemany(
+        "INSERT INTO contents VALUES (?, ?, ?, ?) ON CONFLICT (content_id) DO UPDATE SET"
+        " uri = excluded.uri, revision = excluded.revision, batch = excluded.batch",
+        [(content.content_id, content.uri, revision, batch) for content, revision in members],
+    )
+    touched[batch] = None
+    return len(members)
 
 
 def _known(db: sqlite3.Connection, content_ids: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -25,8 +25,10 @@ _TENSOR_TYPES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-_TENSOR_ORDER = list(_TENSOR_TYPES)
 _TYPES = {tensor: np.dtype(name).newbyteorder("<") for name, tensor in _TENSOR_TYPES.items()}
+# numpy takes as long to name a type as to copy a small array.
+_TENSORS = {dtype.str: (number, tensor) for number, (tensor, dtype) in enumerate(_TYPES.items())}
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode(value: Value) -> bytes:
@@ -35,30 +37,25 @@ def encode(value: Value) -> bytes:
     The bytes are those of `safetensors.numpy.save`, which copies every array twice: hours of sound feel that.
     Raises ValueError for an array of another type than safetensors has (text, dates, complex numbers).
     """
+    arrays: list[tuple[int, str, str, np.ndarray]] = []
+    for name, each in value.arrays.items():
+        array = np.asarray(each)
+        number, tensor = _TENSORS.get(array.dtype.newbyteorder("<").str, (0, ""))
+        if not tensor:
+            raise ValueError(f"the array {name!r} is of type {array.dtype}, which safetensors does not have")
+        arrays.append((number, name, tensor, array))
     header: dict[str, Any] = {"__metadata__": {"info": _json(value.info)}}
     parts: list[bytes | memoryview] = []
     size = 0
-    arrays = {name: np.asarray(array) for name, array in value.arrays.items()}
-    for name, array in arrays.items():
-        if array.dtype.name not in _TENSOR_TYPES:
-            raise ValueError(f"the array {name!r} is of type {array.dtype}, which safetensors does not have")
-    for name in sorted(arrays, key=lambda name: (_TENSOR_ORDER.index(arrays[name].dtype.name), name)):
-        array = arrays[name]
-        little = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-        header[name] = {
-            "dtype": _TENSOR_TYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [size, size + little.nbytes],
-        }
+    for _, name, tensor, array in sorted(arrays, key=lambda each: each[:2]):
+        little = np.asarray(array, _TYPES[tensor], order="C")
+        end = size + little.nbytes
+        header[name] = {"dtype": tensor, "shape": array.shape, "data_offsets": (size, end)}
         parts.append(little.reshape(-1).view(np.uint8).data)
-        size += little.nbytes
+        size = end
     text = _json(header).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def decode(data: bytes) -> Value:

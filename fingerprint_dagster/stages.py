@@ -19,6 +19,7 @@ from fingerprint_dagster.media.registry import content_types
 STAGES = ("download", "decode", "embed", "hash", "store")
 DOWNLOAD_VERSION = "sha256_v1"
 STORE_VERSION = "store_v1"
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def memo_key(stage: str, plugin: ContentTypePlugin, *inputs: str) -> str:
     """The key of a stage's value: 32 hexadecimal digits over stage, content type, version, parameters and inputs."""
     version = DOWNLOAD_VERSION if stage == "download" else plugin.versions[stage]
     parts = [stage, plugin.name, version, plugin.parameters.get(stage, {}), *inputs]
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(_json(parts).encode(), digest_size=16).hexdigest()
 
 
 def value_key(stage: str, plugin: ContentTypePlugin, digest: str) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any, Self
 
 import dagster as dg
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 
 from fingerprint_dagster.durable import write_durably
-from fingerprint_dagster.settings import Settings, get_settings
+from fingerprint_dagster.settings import Settings
 
-RUNNER_TAG = "fingerprint/runner"
+RUNNER_TAG = ".dagster/fingerprint_runner"  # The UI shows no tags that begin so.
 DAGSTER_YAML = """\
 # Made by fingerprint_dagster; yours to change. https://docs.dagster.io/deployment/oss/dagster-yaml
 telemetry: {enabled: false}
@@ -27,6 +24,10 @@ concurrency:
 run_queue: {dequeue_interval_seconds: 1}
 run_monitoring: {enabled: true, poll_interval_seconds: 15, free_slots_after_run_end_seconds: 30}
 run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
+"""
+SQLITE = """\
+storage:
+  custom: {module: fingerprint_dagster.jobs.storage, class: HomeStorage}
 """
 
 # The same as in the checkout: Dagster remembers the state of sensors and schedules under the location's name.
@@ -51,7 +52,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
 
 def _open(home: Path, settings: Settings) -> dg.DagsterInstance:
     for name, text in (
-        ("dagster.yaml", DAGSTER_YAML % {"runs": settings.run_count}),
+        ("dagster.yaml", DAGSTER_YAML % {"runs": settings.run_count} + SQLITE),
         ("workspace.yaml", WORKSPACE_YAML),
     ):
         if not (home / name).exists():
@@ -111,23 +112,3 @@ def _start_of(pid: int) -> str:
     except ProcessLookupError:
         return ""
     return "unknown"  # A system without /proc.
-
-
-class HomeStorage(DagsterSqliteStorage):
-    """SQLite storage under the home folder, whatever folder the instance itself was made from.
-
-    The checkout's dagster.yaml names it, so that a plain `dagster dev -w workspace.yaml` there opens the same
-    instance as `fingerprint ui`.
-    """
-
-    @classmethod
-    def config_type(cls) -> Any:
-        """No options: the settings say where the home is."""
-        return {}
-
-    @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
-        """The storage of the home that the settings name."""
-        home = dagster_home(get_settings())
-        home.mkdir(parents=True, exist_ok=True)
-        return cls.from_local(str(home), inst_data=inst_data)

@@ -94,7 +94,7 @@ def run_batches(
     """Execute the fingerprint job for every batch, `settings.run_count` at once, and report each run.
 
     retry: try again what is in quarantine for good. warm_models: have torch ready in every step; without it the runs
-    start three seconds sooner, and a step that needs a model after all loads it itself.
+    start a second or two sooner, and a step that needs a model after all loads it itself.
     on_progress: called with (batch, stage, contents done) as the stages go on. An interrupt stops the runs cleanly
     before it is raised. Raises `FingerprintError` where a runner process dies; its log says why.
     """

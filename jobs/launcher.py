@@ -58,6 +58,8 @@ class WarmRunLauncher(DefaultRunLauncher):
         if os.name != "posix" or origin is None or _OUR_MODULE not in origin.repository_origin.code_pointer.describe():
             super().launch_run(context)
             return
+        if RUNNER_TAG in run.tags:  # Of the dead process of the run that this one tries again.
+            self._instance.add_run_tags(run.run_id, {RUNNER_TAG: ""})
         order = json.dumps({"run_id": run.run_id, "instance": serialize_value(self._instance.get_ref())})
         with self._lock:
             runner = self._ask(order) or self._ask(order)  # It ends when idle, and may just have done so.

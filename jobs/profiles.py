@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from fingerprint_dagster.jobs.instance import DAGSTER_YAML, WORKSPACE_YAML
+from fingerprint_dagster.jobs.instance import DAGSTER_YAML, SQLITE, WORKSPACE_YAML
 from fingerprint_dagster.settings import Settings
 
 Profile = Literal["local", "postgres", "production"]
@@ -53,4 +53,4 @@ def instance_files(profile: Profile, settings: Settings) -> dict[str, str]:
     if profile == "production":
         return {"dagster.yaml": PRODUCTION_YAML, "workspace.yaml": PRODUCTION_WORKSPACE}
     text = DAGSTER_YAML % {"runs": settings.run_count}
-    return {"dagster.yaml": text + (_POSTGRES if profile == "postgres" else ""), "workspace.yaml": WORKSPACE_YAML}
+    return {"dagster.yaml": text + (_POSTGRES if profile == "postgres" else SQLITE), "workspace.yaml": WORKSPACE_YAML}

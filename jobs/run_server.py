@@ -14,7 +14,7 @@ import selectors
 import signal
 import sys
 
-import fingerprint_dagster.jobs.warm  # noqa: F401 - first: it sets variables, and loads what a fork may find loaded
+from fingerprint_dagster.jobs.warm import leave  # first: it sets variables, and loads what a fork may find loaded
 
 from dagster import DagsterInstance  # isort: skip
 from dagster._cli.api import execute_run_command
@@ -39,7 +39,7 @@ def _execute(order: str) -> None:
     with DagsterInstance.from_ref(deserialize_value(told["instance"], InstanceRef)) as instance:
         run = instance.get_run_by_id(told["run_id"])
         assert run is not None
-        if RUNNER_TAG not in run.tags:  # The daemon that should add it may have been killed a moment ago.
+        if not run.tags.get(RUNNER_TAG):  # The daemon that should add it may have been killed a moment ago.
             instance.add_run_tags(run.run_id, {RUNNER_TAG: runner_identity()})
         arguments = ExecuteRunArgs(run.job_code_origin, told["run_id"], instance.get_ref())  # type: ignore[arg-type]
     execute_run_command.main([serialize_value(arguments)], standalone_mode=False)
@@ -70,7 +70,7 @@ def main() -> int:
                 os.dup2(null, 1)
                 os.setsid()
                 _execute(line.decode())
-                return 0
+                leave(0)
             sys.stdout.write(identity_of(child) + "\n")
             sys.stdout.flush()
 

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fingerprint_dagster.jobs.warm  # noqa: F401 - first: it sets variables, and loads what a fork may find loaded
+from fingerprint_dagster.jobs.warm import leave  # first: it sets variables, and loads what a fork may find loaded
 
 import dagster as dg  # isort: skip
 
-from fingerprint_dagster.assets.batches import BATCHES, COUNTS, RETRY_TAG
+from fingerprint_dagster.assets.batches import COUNTS, RETRY_TAG, add_partitions
 from fingerprint_dagster.definitions import build_resources, resolved_job
 from fingerprint_dagster.jobs.instance import RUNNER_TAG, end_dead_runs, open_instance, runner_identity
 from fingerprint_dagster.settings import get_settings
@@ -31,7 +31,7 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 def run_batch(instance: dg.DagsterInstance, batch: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """Execute the job for one batch; the run's id, whether it succeeded, and the first error if not."""
-    instance.add_dynamic_partitions(BATCHES.name or "", [batch])
+    add_partitions(instance, [batch])
     with dg.execute_job(
         dg.reconstructable(resolved_job),
         instance,
@@ -86,7 +86,7 @@ def main(connections: Sequence[int], *, retry: bool) -> int:
         if os.fork() == 0:
             for other in set(connections) - {descriptor}:
                 os.close(other)
-            return _serve(socket.socket(fileno=descriptor), retry=retry, first=number == 0)
+            leave(_serve(socket.socket(fileno=descriptor), retry=retry, first=number == 0))
     for descriptor in connections:
         os.close(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # It ends the runners, and they end this.
@@ -95,4 +95,4 @@ def main(connections: Sequence[int], *, retry: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main([int(each) for each in sys.argv[1].split(",")], retry="--retry" in sys.argv[2:]))
+    leave(main([int(each) for each in sys.argv[1].split(",")], retry="--retry" in sys.argv[2:]))

@@ -9,7 +9,10 @@ what makes its import slow is loaded here. It also serves as what Dagster's own 
 import contextlib
 import gc
 import importlib
+import logging
 import os
+import sys
+from typing import NoReturn
 
 gc.disable()  # While modules are loaded there is nothing to collect, and looking for it takes a quarter of the time.
 
@@ -19,8 +22,9 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_
 
 from fingerprint_dagster.definitions import resolved_job
 from fingerprint_dagster.media.registry import content_types
+from fingerprint_dagster.resources.engine import close_engine
 
-# Set to 0 by whoever knows that no model will be needed: torch and torchvision take three seconds.
+# Set to 0 by whoever knows that no model will be needed: torch takes more than a second.
 MODELS_VARIABLE = "FINGERPRINT_WARM_MODELS"
 
 # What a run imports on its way to our code, and in the hash and store stages. Names that are not ours may vanish in
@@ -56,9 +60,24 @@ content_types()
 resolved_job()
 if os.environ.get(MODELS_VARIABLE) != "0":
     import torch
-    import torchvision.transforms.v2.functional  # noqa: F401
+    from PIL import Image
 
+    Image.init()  # Its decoders, which every process that decodes would load for itself.
     torch.set_num_threads(1)  # Whatever the variable said: threads of the fork server would not survive the fork.
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, a fork of one that has loaded all this, with its worker processes.
+
+    The way Python ends takes everything apart that was loaded: half a second, most of it to copy the memory that the
+    forks have in common.
+    """
+    close_engine()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
 
 gc.freeze()  # What is loaded now is never looked at again, nor copied in the forked processes because of it.
 gc.enable()

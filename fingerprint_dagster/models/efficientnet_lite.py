@@ -169,11 +169,12 @@ def whitened() -> CopyDescriptor:
 
 
 def model_input(rgb: NDArray[np.uint8], side: int = INPUT_SIDE) -> NDArray[np.uint8]:
-    """A picture of any size as a network takes it, squashed: uint8 [h, w, 3] -> uint8 [3, side, side]."""
-    from torchvision.transforms.v2 import functional as transforms
+    """A picture of any size as a network takes it, squashed: uint8 [h, w, 3] -> uint8 [3, side, side].
 
-    picture = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
-    resized: NDArray[Any] = transforms.resize(picture, [side, side], antialias=True).numpy()
+    The bytes are those of torchvision's `resize` with `antialias`, whose import takes a second.
+    """
+    picture = torch.from_numpy(np.array(rgb))[None].permute(0, 3, 1, 2)
+    resized: NDArray[Any] = functional.interpolate(picture, (side, side), mode="bilinear", antialias=True)[0].numpy()
     return resized
 
 

@@ -55,7 +55,7 @@ def test_a_backfill_is_left_to_the_daemon(catalog: Catalog) -> None:
     with open_instance(get_settings()) as instance:
         (backfill,) = instance.get_backfills()
         assert backfill.backfill_id in result.output
-        assert backfill.tags[RETRY_TAG] == "true"
+        assert backfill.tags == {RETRY_TAG: "true", "dagster/priority": "-1"}  # Behind whatever is new.
         assert set(instance.get_dynamic_partitions("batches")) == {"text-000002", "text-000003"}
         assert {key.path[-1] for key in backfill.asset_selection or []} == {
             "download",

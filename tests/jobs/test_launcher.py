@@ -5,12 +5,13 @@ import signal
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from running import Webserver, environment, free_port, wait_until, webserver
 from test_webserver import SELECTOR, add_partitions, statuses
 
 from fingerprint_dagster.catalog import Catalog
-from fingerprint_dagster.jobs.instance import RUNNER_TAG, is_running
+from fingerprint_dagster.jobs.instance import RUNNER_TAG, is_running, open_instance
 from fingerprint_dagster.pipeline import fetcher_of
 from fingerprint_dagster.settings import get_settings
 from fingerprint_dagster.stages import STAGES
@@ -38,6 +39,20 @@ def launch(server: Webserver, batch: str, priority: int = 0) -> str:
     return str(server.ask(LAUNCH, params=params)["launchRun"]["run"]["runId"])
 
 
+def runner_of(run: str) -> str:
+    """The process of a run, in a tag that the UI does not show."""
+    with open_instance(get_settings()) as instance:
+        found = instance.get_run_by_id(run)
+        return found.tags.get(RUNNER_TAG, "") if found else ""
+
+
+def retry_of(run: str) -> str:
+    """The run that tries it again, if there is one."""
+    with open_instance(get_settings()) as instance:
+        found = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run}))
+        return found[0].run_id if found else ""
+
+
 def about(server: Webserver, run: str) -> dict[str, object]:
     (found,) = server.ask(RUNS, filter={"runIds": [run]})["runsOrError"]["results"]
     return {"start": found["startTime"], **{tag["key"]: tag["value"] for tag in found["tags"]}}
@@ -57,7 +72,7 @@ def test_an_urgent_batch_overtakes_and_runs_are_interrupted_and_found_dead(wavef
         yaml.read_text()
         .replace("poll_interval_seconds: 15", "poll_interval_seconds: 2")
         .replace("max_concurrent_runs: 2", "max_concurrent_runs: 1")
-        .replace("max_retries: 2", "max_retries: 0")
+        .replace("max_retries: 2", "max_retries: 1")
     )
     port = free_port()
     command = [sys.executable, "-m", "fingerprint_dagster", "ui", "--port", str(port)]
@@ -79,7 +94,11 @@ def test_an_urgent_batch_overtakes_and_runs_are_interrupted_and_found_dead(wavef
         waveform.forget()
         killed = launch(server, hanging)
         wait_until(lambda: waveform.count("decode") == 1, "the hanging content to be decoded again")
-        runner = str(about(server, killed)[RUNNER_TAG])
+        runner = runner_of(killed)
         assert is_running(runner)
         os.kill(int(runner.split("/")[1]), signal.SIGKILL)
         wait_until(lambda: statuses(server, runIds=[killed]) == ["FAILURE"], "the dead run to be found out")
+        wait_until(lambda: retry_of(killed) and waveform.count("decode") == 2, "the dead run to be tried again")
+        assert runner_of(retry_of(killed)) not in ("", runner)
+        assert is_running(runner_of(retry_of(killed)))
+        server.ask(TERMINATE, id=retry_of(killed))

@@ -6,6 +6,8 @@ worker      a decoding process is killed (kill -9), up to three in one run
 run         a process that executes a run is killed, and with it the step that it is in
 step        the process of a step is killed, where each step has its own (the multiprocess executor)
 everything  every process is killed, in no order
+daemon      Dagster's daemon is killed, up to three times, while it launches the runs of a backfill; the runs go on. The
+            next one must bring the backfill to its end
 power       the power is cut (see `disks`): what was not synced is gone
 memo full, store full, home full
             from a random moment on, the disk with the memo, the fingerprints, or all else has no space left; when the
@@ -48,7 +50,8 @@ KINDS = {
     "worker": 14,
     "run": 20,
     "step": 3,
-    "everything": 25,
+    "everything": 22,
+    "daemon": 3,
     "power": 23,
     "memo full": 5,
     "store full": 5,
@@ -65,6 +68,8 @@ WORKERS, RUNS = 2, 2
 ROUNDS_OF_A_HOME = 4
 MOUNT_OPTIONS = ("", "noauto_da_alloc", "data=writeback,noauto_da_alloc", "commit=1", "nodelalloc")
 HANGS_SECONDS = 600.0
+# How long a daemon takes to start, to launch a few runs, and to see them end.
+DAEMON_SECONDS = 20.0
 
 
 @dataclass
@@ -121,6 +126,7 @@ class Campaign:
         self._seconds = 8.0  # How long a run takes that nothing happens to.
         self._excused = 0  # Decodings that a kill is the reason of.
         self._decoded = 0
+        self._unsettled: list[str] = []
         self._with_disks = disks
         self._images = images or folder
         self._disks: dict[str, Disk] = {}
@@ -182,6 +188,8 @@ class Campaign:
         else:
             faults["stuck"].append(f"the home cannot be read: {self._tail()}")
         faults["again"] = self._decoded_again(kind)
+        faults["stuck"] += self._unsettled
+        self._unsettled = []
         counted = self.counts.faults.setdefault(kind, Counter())
         for fault, found in faults.items():
             counted[fault] += len(found)
@@ -199,6 +207,10 @@ class Campaign:
 
     def _hurt(self, kind: str) -> int:
         """Start the command, let it happen, and wait for the end; returns how many times it happened."""
+        if kind == "daemon":
+            happened = self._kill_daemons(self.random.randint(1, min(3, self._in_a_row)))
+            self._excused += WORKERS * RUNS * happened
+            return happened
         steps = "multiprocess" if kind == "step" else "in_process"
         command = self._run(steps)
         moment = self.random.uniform(0.0, self._seconds * (1.5 if kind == "step" else 1.0))
@@ -230,6 +242,25 @@ class Campaign:
             disk.free()
         if happened:
             self._excused += WORKERS * RUNS * happened
+        return happened
+
+    def _kill_daemons(self, times: int) -> int:
+        """Queue a backfill of the new files, kill so many daemons that work at it, and let another one end it."""
+        queue = self._order(do="queue", media=str(self.media), size=IN_BATCH)
+        if self._wait(queue, HANGS_SECONDS) != 0:
+            self._unsettled.append(f"nothing could be queued: {self._tail()}")
+            return 0
+        happened = 0
+        for _ in range(times):
+            daemon = self._order(do="daemon")
+            happened += self._after(daemon, self.random.uniform(0.0, DAEMON_SECONDS))
+            self._kill([daemon])
+            self._wait(daemon, HANGS_SECONDS)
+        last = self._order(do="daemon")
+        if self._wait(self._order(do="settle", seconds=HANGS_SECONDS / 2), HANGS_SECONDS) != 0:
+            self._unsettled.append(f"the daemon does not come to an end: {self._tail()}")
+        self._kill(self._processes())  # Its code server and those of the killed ones would wait for a minute.
+        self._wait(last, HANGS_SECONDS)
         return happened
 
     def _after(self, command: int, seconds: float) -> int:

@@ -105,6 +105,60 @@ def run(order: dict[str, Any]) -> int:
     return 0
 
 
+def queue(order: dict[str, Any]) -> int:
+    """Register what is in the folder `media`, in batches of `size`, and leave it to the daemon as a backfill."""
+    from fingerprint_dagster.catalog import Catalog
+    from fingerprint_dagster.jobs.backfill import queue_backfill
+    from fingerprint_dagster.jobs.instance import dagster_home, open_instance
+    from fingerprint_dagster.pipeline import fetcher_of
+    from fingerprint_dagster.settings import get_settings
+
+    settings = get_settings()
+    with open_instance(settings):
+        yaml = dagster_home(settings) / "dagster.yaml"
+    patient = "poll_interval_seconds: 15,"
+    yaml.write_text(yaml.read_text().replace(patient, "poll_interval_seconds: 2, start_timeout_seconds: 15,"))
+    catalog = Catalog(settings.home)
+    catalog.register([order["media"]], fetcher_of(settings), batch_sizes={"waveform": order["size"]})
+    queue_backfill(settings, [batch.name for batch in catalog.batches() if not batch.recipe])
+    return 0
+
+
+def daemon(_: dict[str, Any]) -> int:
+    """Become Dagster's daemon."""
+    from fingerprint_dagster.jobs.instance import dagster_home
+    from fingerprint_dagster.settings import get_settings
+
+    os.environ["DAGSTER_HOME"] = str(dagster_home(get_settings()))
+    os.chdir(os.environ["DAGSTER_HOME"])
+    os.execv(sys.executable, [sys.executable, "-m", "dagster._daemon", "run"])
+
+
+def settle(order: dict[str, Any]) -> int:
+    """0 as soon as no run and no backfill is unfinished; 1 where one still is after so many seconds."""
+    import dagster as dg
+    from dagster._core.execution.backfill import BulkActionStatus
+
+    from fingerprint_dagster.jobs.instance import open_instance
+    from fingerprint_dagster.settings import get_settings
+
+    finished = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+    deadline = time.monotonic() + order["seconds"]
+    with open_instance(get_settings()) as instance:
+        while True:
+            left = [
+                f"run {each.run_id} is {each.status}" for each in instance.get_runs() if each.status not in finished
+            ]
+            backfills = [each for each in instance.get_backfills() if each.status == BulkActionStatus.REQUESTED]
+            left += [f"backfill {each.backfill_id} goes on" for each in backfills]
+            if not left:
+                return 0
+            if time.monotonic() > deadline:
+                sys.stderr.write("\n".join(left[:5]) + "\n")
+                return 1
+            time.sleep(0.5)
+
+
 def examine(order: dict[str, Any]) -> int:
     """Write to the file `report` how the home differs from what it should be; see `campaign.Report`."""
     import dagster as dg
@@ -192,7 +246,7 @@ def main() -> None:
                 else:
                     time.sleep(0.005)
         else:
-            work = {"run": run, "examine": examine}[order["do"]]
+            work = {each.__name__: each for each in (run, queue, daemon, settle, examine)}[order["do"]]
             answer = fork(lambda work=work, order=order: work(order), Path(order["log"]))  # type: ignore[misc]
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

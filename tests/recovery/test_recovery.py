@@ -40,6 +40,11 @@ def test_after_kills_every_content_is_stored_once_and_nothing_hangs(waveform_pac
     assert all(counts["done"][kind] for kind in kinds)
 
 
+def test_after_a_kill_of_the_daemon_the_next_one_ends_its_backfill(waveform_package, tmp_path: Path):
+    counts = hurt(tmp_path, waveform_package.site, 20 if LONG else 1, ["daemon"])
+    assert counts["done"]["daemon"]
+
+
 @pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 def test_after_power_cuts_and_full_disks_every_content_is_stored_once(waveform_package, tmp_path: Path):
     counts = hurt(tmp_path, waveform_package.site, ON_DISKS, ["power", "memo full", "store full", "home full"])
