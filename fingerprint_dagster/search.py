@@ -15,11 +15,8 @@ from fingerprint_dagster.media.registry import content_types
 # Candidates for each reference asked for, and the least number: the ranking of candidates is rough.
 CANDIDATES_PER_RESULT = 4
 CANDIDATES = 100
-PATIENCE = 10
-"""Candidates refused one after the other, after which the rest are not looked at: they share less and less.
-
-Of 360 edited pictures among 1,371, the candidate of 359 was among the first nine, that of one the fiftieth.
-"""
+FEW = 20
+"""Candidates that are looked up at first: mostly no more are looked at."""
 UNSURE = 0.5
 """The most confidence in what may be alike without being copied: contents that are flat, silent or nearly empty, also
 where their bytes are equal, and mere suggestions."""
@@ -44,7 +41,7 @@ def find_copies(
     calibration: Calibration | None = None,
     false_positives: float | None = None,
     decisions: Decisions | None = None,
-    patience: int = PATIENCE,
+    patience: int | None = None,
 ) -> list[Match]:
     """The matches with the `top` references in `store` that the query copies most, best reference first.
 
@@ -56,7 +53,7 @@ def find_copies(
     plugin: the query's. include_self: also match the query with itself where it is stored.
     calibration, false_positives, decisions: see `verify`.
     patience: how many candidates of one content type may be refused, one after the other, before the rest of them are
-    left alone: more finds a little more, and takes longer.
+    left alone; None leaves it to the content type.
     """
     found: list[list[Match]] = []
     for copy in store.get(store.by_digest(query.digest)[: top + 1]):
@@ -66,19 +63,17 @@ def find_copies(
     found = [matches for matches in found if matches][:top]
     exact = {match.reference.content_id for matches in found for match in matches}
     similar: list[list[Match]] = []
+    limit = max(CANDIDATES, CANDIDATES_PER_RESULT * top)
     for content_type, comparing in comparable(plugin).items() if len(found) < top else ():
-        candidates = store.candidates(query, max(CANDIDATES, CANDIDATES_PER_RESULT * top), content_type)
-        refused = 0
-        for reference in _read(
-            store, [each.content_id for each in candidates if each.content_id not in exact], patience
-        ):
-            if not include_self and _same(query, reference):
+        refused, most = 0, comparing.patience if patience is None else patience
+        for reference in _references(store, query, limit, content_type, most):
+            if reference.content.content_id in exact or (not include_self and _same(query, reference)):
                 continue
             matches = verify(comparing, query, reference, calibration, false_positives, decisions)
             if matches:
                 similar.append(matches)
             refused = 0 if matches else refused + 1
-            if refused >= patience:
+            if refused >= most:
                 break
     similar.sort(key=lambda matches: _rank(matches[0]))
     return [match for matches in (found + similar)[:top] for match in matches]
@@ -147,10 +142,20 @@ def judged(
     return kept
 
 
-def _read(store: Store, content_ids: Sequence[str], number: int) -> Iterator[Fingerprint]:
-    """The stored fingerprints, read some at a time: most of them will not be needed."""
-    for start in range(0, len(content_ids), number):
-        yield from store.get(content_ids[start : start + number])
+def _references(
+    store: Store, query: Fingerprint, limit: int, content_type: str, patience: int
+) -> Iterator[Fingerprint]:
+    """The query's candidates, at most `limit`, read some at a time: most of them will not be needed."""
+    together = patience + 1  # Mostly the first is the copy, or none is.
+    seen: list[str] = []
+    for most in (min(FEW, limit), limit):
+        candidates = [each.content_id for each in store.candidates(query, most, content_type)]
+        new = [each for each in candidates if each not in seen]
+        for start in range(0, len(new), together):
+            yield from store.get(new[start : start + together])
+        if len(candidates) < most:
+            return
+        seen += new
 
 
 def _rank(match: Match) -> tuple[bool, float, float, str]:

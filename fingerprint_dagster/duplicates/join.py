@@ -1,8 +1,8 @@
 """A collection joined with itself: what is new is compared with everything, in bounded memory.
 
 Candidates come from the store for many queries at once; each pair is verified once by its content type. As a query's
-candidates share less and less with it, the rest of them are left alone after some in a row that were none (`PATIENCE`).
-Contents with equal bytes stand for each other: they are pairs without any comparison, and only the first of them is
+candidates share less and less with it, the rest of them are left alone after some in a row that were none (the content
+type's `patience`). Contents with equal bytes stand for each other: they are pairs without any comparison, and only the first of them is
 compared with the rest. The join can be stopped at any time and goes on where it was.
 """
 
@@ -18,13 +18,11 @@ from fingerprint_dagster.duplicates.relation import relation_of
 from fingerprint_dagster.index.store import Store
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import content_types
-from fingerprint_dagster.search import CANDIDATES, EXACT, PATIENCE, comparable
+from fingerprint_dagster.search import CANDIDATES, EXACT, FEW, comparable
 
 JOIN_VERSION = "join_v1"
 QUERIES = 2000
 """The most queries whose candidates are looked up together; fewer of a content type with smaller batches."""
-FEW = 20
-"""Candidates that are looked up at first: only what has more copies than that is looked up again."""
 BLOCK = 256
 """Fingerprints that are held besides the queries while pairs are verified."""
 
@@ -133,7 +131,7 @@ def _verified(
     """The outcome of comparing each search's query with its next candidates, but for pairs that are settled."""
     wanted: defaultdict[int, list[_Search]] = defaultdict(list)
     for search in searches:
-        for number in search.candidates[:PATIENCE]:
+        for number in search.next:
             if _ordered(search.number, number) not in settled:
                 wanted[number].append(search)
     outcomes: dict[tuple[int, int], Pair | None] = {}
@@ -168,14 +166,19 @@ class _Search:
     number: int
     candidates: list[int]
 
+    @property
+    def next(self) -> list[int]:
+        """Those to be compared now."""
+        return self.candidates[: content_types()[self.query.content.content_type].patience]
+
     def pairs(self) -> list[tuple[int, int]]:
         """The query's number with that of each of the next candidates, the lower first."""
-        return [_ordered(self.number, each) for each in self.candidates[:PATIENCE]]
+        return [_ordered(self.number, each) for each in self.next]
 
     def goes_on(self, outcomes: Mapping[tuple[int, int], bool]) -> bool:
         """Whether, with these outcomes of the next candidates, those that follow are worth a look; they are next."""
         any_found = any(outcomes.get(pair) for pair in self.pairs())
-        self.candidates = self.candidates[PATIENCE:]
+        self.candidates = self.candidates[len(self.next) :]
         return any_found
 
 

@@ -9,7 +9,6 @@ says little. Components are merged by reciprocal rank.
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,8 +31,10 @@ MAX_QUERY_TOKENS = 2000
 # 70 %, among a million, words find .58 with 16,384 postings and .88 with four times as many, which take 3 ms more.
 POSTINGS_PER_CONTENT = 1 / 16
 POSTINGS = (1 << 14, 1 << 16)
-# The usual constant of reciprocal rank fusion: being first in one component does not outweigh being good in two.
-RANK_OFFSET = 60
+# Of reciprocal rank fusion, where 60 is usual: what is first in one component comes before what is good in two, which
+# in a large collection many are. Of 380 edited pictures among 100,000, of which 35 are somewhat like each, 284 have
+# their original before the fifth that is none, and 217 with 60.
+RANK_OFFSET = 2
 
 # Best first: content_id, and what is told of it (`Candidate.scores`).
 Ranking = list[tuple[str, float]]
@@ -73,8 +74,10 @@ def distances(kind: str, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
         return np.asarray(1 - values.astype(np.float32) @ queries.T.astype(np.float32))
     if values.shape[1] % 8 == 0:
         values, queries = (np.ascontiguousarray(array).view(np.uint64) for array in (values, queries))
-    different = [np.bitwise_count(values ^ query).sum(axis=1, dtype=np.float32) for query in queries]
-    return np.stack(different, axis=1)
+    different = np.zeros((len(queries), len(values)), np.uint16)
+    for ours, theirs in zip(queries.T, np.ascontiguousarray(values.T), strict=True):
+        different += np.bitwise_count(ours[:, None] ^ theirs)
+    return different.T.astype(np.float32)
 
 
 def nearness(kind: str, width: int, distance: np.ndarray) -> np.ndarray:
@@ -137,8 +140,8 @@ def surprise(contents: int, holders: np.ndarray) -> np.ndarray:
 
 def best_first(scored: Iterable[tuple[float, str, float]], limit: int) -> Ranking:
     """Of (score, content_id, what is told of it): those with the greatest scores above 0, ties by content_id."""
-    best = heapq.nsmallest(limit, ((-score, content_id, told) for score, content_id, told in scored if score > 0))
-    return [(content_id, told) for _, content_id, told in best]
+    best = sorted((-score, content_id, told) for score, content_id, told in scored if score > 0)
+    return [(content_id, told) for _, content_id, told in best[:limit]]
 
 
 def merge(rankings: Mapping[str, Ranking], limit: int) -> list[Candidate]:
@@ -149,5 +152,5 @@ def merge(rankings: Mapping[str, Ranking], limit: int) -> list[Candidate]:
         for rank, (content_id, score) in enumerate(ranking):
             merged[content_id] += 1 / (RANK_OFFSET + rank)
             told[content_id][algorithm] = score
-    best = heapq.nsmallest(limit, ((-score, content_id) for content_id, score in merged.items()))
-    return [Candidate(content_id, told[content_id]) for _, content_id in best]
+    best = sorted((-score, content_id) for content_id, score in merged.items())
+    return [Candidate(content_id, told[content_id]) for _, content_id in best[:limit]]

@@ -13,6 +13,7 @@ Each kind of component has its arrays (rows: n; owners: the number, within the s
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap
@@ -33,8 +34,12 @@ ROWS_PER_LIST = 256
 # The least share found of rows whose vectors have such a cosine with the query's. Of 1,188 edited photographs among a
 # million pictures, .99, .98 and .95 of the originals were found (`benchmarks/index.py` measures made-up ones).
 RECALL = {0.9: 0.98, 0.7: 0.95, 0.5: 0.9}
+# Below this many queries it is quicker to gather the rows of each than the queries of each list.
+FEW_QUERIES = 16
 # Rows that centres are fitted to, for each centre.
 FIT_ROWS = 24
+# Rows that are compared with all centres at once.
+_TOGETHER = 8192
 # Pairs of rows compared at once, and postings merged at once: some 100 MB.
 PAIRS = 1 << 20
 POSTINGS = 1 << 23
@@ -163,15 +168,18 @@ def expand(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _near_flat(kind: str, arrays: Arrays, queries: np.ndarray) -> Hits:
-    values, owners = arrays["values"], arrays["owners"]
-    found = []
-    step = max(1, PAIRS // max(1, len(values)))
-    for start in range(0, len(queries), step):
-        part = queries[start : start + step]
-        near = ranking.nearness(kind, values.shape[1], ranking.distances(kind, values, part))
-        row, query = np.nonzero(near)
-        found.append(Hits(query + start, owners[row].astype(np.int64), near[row, query]))
-    return joined(found)
+    step = max(1, PAIRS // max(1, len(arrays["values"])))
+    parts = (np.arange(start, min(start + step, len(queries))) for start in range(0, len(queries), step))
+    return joined([_compared(kind, arrays, queries, part, slice(None)) for part in parts])
+
+
+def _compared(kind: str, arrays: Arrays, queries: np.ndarray, asking: np.ndarray, rows: slice | np.ndarray) -> Hits:
+    """Each of some queries, by their numbers, compared with each of some rows: those that are near."""
+    values, owners = arrays["values"][rows], arrays["owners"][rows]
+    distance = ranking.distances(kind, values, queries[asking])
+    row, query = np.nonzero(distance < ranking.farthest(kind, queries.shape[1]))
+    near = ranking.nearness(kind, queries.shape[1], distance[row, query])
+    return Hits(asking[query], owners[row].astype(np.int64), near)
 
 
 def _near_in_buckets(arrays: Arrays, queries: np.ndarray) -> Hits:
@@ -187,20 +195,29 @@ def _near_in_buckets(arrays: Arrays, queries: np.ndarray) -> Hits:
         asked, rows = expand(starts[word, probes].ravel(), starts[word, probes + 1].ravel())
         query, of_word = np.divmod(asked // len(_NEIGHBOURS), words.shape[1])
         rows = order[of_word, rows]
-        found.append(_compare("hamming", arrays, queries, query + begin, rows))
+        found.append(_compare_pairs(arrays, queries, query + begin, rows))
     return joined(found)
 
 
 def _near_in_lists(kind: str, arrays: Arrays, queries: np.ndarray) -> Hits:
+    """Each query compared with the rows in the lists whose centres are nearest to it."""
     starts, centres = arrays["starts"], arrays["centres"]
-    found = []
     probes = probes_of(len(centres))
-    step = max(1, PAIRS // (probes * ROWS_PER_LIST))
+    step = 4 * PAIRS // len(centres)
+    found = []
     for begin in range(0, len(queries), step):
         likeness = _vectors(kind, queries[begin : begin + step]) @ centres.T
-        lists = np.argpartition(-likeness, probes - 1, axis=1)[:, :probes].ravel()
-        asked, rows = expand(starts[lists], starts[lists + 1])
-        found.append(_compare(kind, arrays, queries, asked // probes + begin, rows))
+        lists = np.argpartition(likeness, -probes, axis=1)[:, -probes:]
+        if len(lists) < FEW_QUERIES:  # All lists of a query together.
+            for query, mine in enumerate(lists, begin):
+                rows = expand(starts[mine], starts[mine + 1])[1]
+                found.append(_compared(kind, arrays, queries, np.array([query]), rows))
+            continue
+        order = np.argsort(lists, axis=None, kind="stable")  # All queries of a list together.
+        asking, wanted = order // probes + begin, lists.ravel()[order]
+        for first, last in itertools.pairwise(np.flatnonzero(np.diff(wanted, prepend=-1, append=-1)).tolist()):
+            of_list = slice(starts[wanted[first]], starts[wanted[first] + 1])
+            found.append(_compared(kind, arrays, queries, asking[first:last], of_list))
     return joined(found)
 
 
@@ -209,28 +226,24 @@ def probes_of(lists: int) -> int:
     return min(lists, 4 + 3 * math.isqrt(lists) // 2)
 
 
-def _compare(kind: str, arrays: Arrays, queries: np.ndarray, query: np.ndarray, rows: np.ndarray) -> Hits:
-    """Those of the pairs of a query row and a stored row that are near, each once."""
+def _compare_pairs(arrays: Arrays, queries: np.ndarray, query: np.ndarray, rows: np.ndarray) -> Hits:
+    """Those of the pairs of a query's hash and a stored one that are near, each once."""
     values, owners = arrays["values"], arrays["owners"]
     width = values.shape[1]
-    if kind == "cosine":
-        distance = 1 - np.einsum("ij,ij->i", values[rows].astype(np.float32), queries[query].astype(np.float32))
-    else:
-        whole = width // 8 * 8
-        different = np.zeros(len(rows), np.uint16)
-        if whole:
-            one, other = (np.ascontiguousarray(side[:, :whole]).view(np.uint64) for side in (values, queries))
-            for column in range(one.shape[1]):
-                different += np.bitwise_count(one[rows, column] ^ other[query, column])
-                if column == 1 and len(rows) > FLAT_ROWS:  # Of a hash, half is mostly enough to see that it is far.
-                    close = np.flatnonzero(different < ranking.farthest(kind, width))
-                    rows, query, different = rows[close], query[close], different[close]
-        for column in range(whole, width):
-            different += np.bitwise_count(values[rows, column] ^ queries[query, column])
-        distance = different
-    hit = np.flatnonzero(distance < ranking.farthest(kind, width))
+    whole = width // 8 * 8
+    different = np.zeros(len(rows), np.uint16)
+    if whole:
+        one, other = (np.ascontiguousarray(side[:, :whole]).view(np.uint64) for side in (values, queries))
+        for column in range(one.shape[1]):
+            different += np.bitwise_count(one[rows, column] ^ other[query, column])
+            if column < 2 and len(rows) > FLAT_ROWS:  # Of a hash, half is mostly enough to see that it is far.
+                close = np.flatnonzero(different < ranking.farthest("hamming", width))
+                rows, query, different = rows[close], query[close], different[close]
+    for column in range(whole, width):
+        different += np.bitwise_count(values[rows, column] ^ queries[query, column])
+    hit = np.flatnonzero(different < ranking.farthest("hamming", width))
     query, rows = query[hit], rows[hit]
-    near = ranking.nearness(kind, width, distance[hit].astype(np.float32))
+    near = ranking.nearness("hamming", width, different[hit].astype(np.float32))
     _, first = np.unique(query * len(owners) + rows, return_index=True)
     return Hits(query[first], owners[rows[first]].astype(np.int64), near[first])
 
@@ -258,8 +271,8 @@ def _vectors(kind: str, values: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def contents_arrays(ids: Sequence[str], types: np.ndarray, digests: np.ndarray, seqs: np.ndarray) -> Arrays:
-    """The arrays of a segment that tell of its contents. digests: `digest_keys`."""
+def contents_arrays(ids: Sequence[str], types: np.ndarray, digests: np.ndarray, places: np.ndarray) -> Arrays:
+    """The arrays of a segment that tell of its contents. digests: `digest_keys`; places: where the records are."""
     texts = [i.encode() for i in ids]
     hashes = id_hashes(ids)
     return _contents_arrays(
@@ -268,12 +281,12 @@ def contents_arrays(ids: Sequence[str], types: np.ndarray, digests: np.ndarray, 
         hashes,
         types,
         digests,
-        seqs,
+        places,
     )
 
 
 def _contents_arrays(
-    text: np.ndarray, ends: np.ndarray, hashes: np.ndarray, types: np.ndarray, digests: np.ndarray, seqs: np.ndarray
+    text: np.ndarray, ends: np.ndarray, hashes: np.ndarray, types: np.ndarray, digests: np.ndarray, places: np.ndarray
 ) -> Arrays:
     by_id, by_digest = (np.argsort(keys, kind="stable").astype(np.uint32) for keys in (hashes, digests))
     return {
@@ -284,7 +297,7 @@ def _contents_arrays(
         "digest": digests[by_digest],
         "digest_order": by_digest,
         "type": types.astype(np.uint8),
-        "seq": seqs.astype(np.int64),
+        "place": places.astype(np.int64),
     }
 
 
@@ -322,16 +335,22 @@ def _cluster(kind: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     centres = sample[rng.choice(len(sample), count, replace=False)]
     for _ in range(3):
         centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
-        nearest = np.argmax(sample @ centres.T, axis=1)
+        nearest = _nearest(sample, centres)
         order = np.argsort(nearest, kind="stable")
         met, first = np.unique(nearest[order], return_index=True)
         centres[met] = np.add.reduceat(sample[order], first, axis=0)
     centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
-    nearest = np.empty(len(values), np.int32)
-    for start in range(0, len(values), 8192):
-        part = slice(start, start + 8192)
-        nearest[part] = np.argmax(_vectors(kind, values[part]) @ centres.T, axis=1)
-    return centres, nearest
+    parts = [values[start : start + _TOGETHER] for start in range(0, len(values), _TOGETHER)]
+    return centres, np.concatenate([_nearest(_vectors(kind, part), centres) for part in parts])
+
+
+def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Int32 [rows]: the number of each row's nearest centre. Some rows at a time: all their products are gigabytes."""
+    nearest = np.empty(len(vectors), np.int32)
+    for start in range(0, len(vectors), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        nearest[part] = np.argmax(vectors[part] @ centres.T, axis=1)
+    return nearest
 
 
 @dataclass
@@ -414,9 +433,9 @@ def merge_segments(segments: Sequence[Segment], alive: Sequence[np.ndarray], fol
         np.array([types.index(name) for name in segment.types] or [0], np.uint8)[segment.arrays["type"][live]]
         for segment, live in zip(segments, alive, strict=True)
     ]
-    seqs = np.concatenate([segment.arrays["seq"][live] for segment, live in zip(segments, alive, strict=True)])
+    places = np.concatenate([segment.arrays["place"][live] for segment, live in zip(segments, alive, strict=True)])
     text = np.concatenate([text for text, _ in ids])
-    writer.add(_contents_arrays(text, np.cumsum(lengths), hashes, np.concatenate(kinds), digests, seqs))
+    writer.add(_contents_arrays(text, np.cumsum(lengths), hashes, np.concatenate(kinds), digests, places))
     for key in dict.fromkeys(key for segment in segments for key in segment.components):
         holding = [(s.components[key], n) for s, n in zip(segments, numbers, strict=True) if key in s.components]
         if key.kind == "tokens":

@@ -28,6 +28,8 @@ class ContentTypePlugin(ABC):
     parameters: stage -> settings of the plugin that change that stage's output; part of the memo key like a version.
     also_matches: other content types whose fingerprints `match` takes on either side (a video's frames are pictures).
     thresholds: evidence -> the least strength (see `Match`) that `match` takes for a copy; 0 where none is told.
+    patience: how many candidates `match` refuses, one after the other, before the rest, which share less and less with
+        the query, are left alone. More finds a little more, and takes longer.
     """
 
     name: ClassVar[str]
@@ -37,6 +39,7 @@ class ContentTypePlugin(ABC):
     parameters: Mapping[str, Mapping[str, Any]] = {}
     also_matches: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Mapping[str, float]] = {}
+    patience: ClassVar[int] = 10
 
     @abstractmethod
     def sniff(self, head: bytes) -> str | None:

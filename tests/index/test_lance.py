@@ -228,6 +228,28 @@ def test_compact_leaves_one_file_and_no_trace_of_the_deleted(tmp_path: Path) -> 
         assert found(reader, corpus(1, 10)[3], 5) == []
 
 
+@pytest.mark.parametrize("stable", [True, False])
+def test_records_that_moved_since_they_were_looked_up_are_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stable: bool
+) -> None:
+    if not stable:  # as in tables of older versions
+        monkeypatch.setattr(lance, "STABLE_ROW_IDS", {})
+    store, other = LanceStore(tmp_path / "s"), LanceStore(tmp_path / "s")
+    ids = [f"c{n}" for n in range(10)]
+    for f in corpus(1, 10):
+        store.put([f])
+    assert_found(store, corpus(1, 10))
+    assert len(store.search.places(ids)) == 10
+    other.put(corpus(2, 10)[:3])
+    other.delete(["c4"])
+    other.compact()  # merges all files into one
+    kept = [*corpus(2, 10)[:3], corpus(1, 10)[3], *corpus(1, 10)[5:]]
+    assert [f.key for f in store.get(ids)] == [f.key for f in kept]
+    assert store.keys(ids) == {f.content.content_id: f.key for f in kept}
+    other.put([corpus(3, 10)[4]])
+    assert [f.key for f in store.get(["c4", "c9"])] == [corpus(3, 10)[4].key, corpus(1, 10)[9].key]
+
+
 def test_a_conflict_with_a_writer_without_our_lock_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

