@@ -2,8 +2,8 @@
 
 Candidates come from the store for many queries at once; each pair is verified once by its content type. As a query's
 candidates share less and less with it, the rest of them are left alone after some in a row that were none (the content
-type's `patience`). Contents with equal bytes stand for each other: they are pairs without any comparison, and only the first of them is
-compared with the rest. The join can be stopped at any time and goes on where it was.
+type's `patience`). Contents with equal bytes stand for each other: they are pairs without any comparison, and only the
+first of them is compared with the rest. The join can be stopped at any time and goes on where it was.
 """
 
 from __future__ import annotations
