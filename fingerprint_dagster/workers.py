@@ -10,6 +10,7 @@ import multiprocessing.process
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import deque
@@ -23,6 +24,8 @@ from fingerprint_dagster.sandbox import confine
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+# How many threads numpy, torch and OpenCV compute with is read from these when they are loaded.
+THREADS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 # Imported once by the fork server, so that a worker starts in milliseconds.
 PRELOAD = ["fingerprint_dagster.pipeline", "numpy", "PIL.Image", "av", "cv2", "safetensors.numpy", "xxhash"]
 _START_SECONDS = 120.0
@@ -286,6 +289,7 @@ def _serve(
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     keep_freed_memory()
+    compute_in_one_thread()
     do = work(*arguments)
     if temporary is not None:
         confine(writable, temporary, memory_bytes)
@@ -321,6 +325,20 @@ def _limit_processor_time(seconds: float) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     limit = int(time.process_time() + 2 * seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def compute_in_one_thread() -> None:
+    """Let libraries compute in this process with one thread: there are as many processes as cores.
+
+    With more, they wait for each other in a busy loop: hashing pictures in two processes takes five times the time.
+    """
+    from threadpoolctl import threadpool_limits
+
+    for variable in THREADS_VARIABLES:
+        os.environ[variable] = "1"  # for what is loaded later
+    threadpool_limits(1)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
 
 
 def keep_freed_memory() -> None:

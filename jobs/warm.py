@@ -14,10 +14,12 @@ import os
 import sys
 from typing import NoReturn
 
+from fingerprint_dagster.workers import THREADS_VARIABLES
+
 gc.disable()  # While modules are loaded there is nothing to collect, and looking for it takes a quarter of the time.
 
 # A step runs as many processes or threads as it may use cores; each of them computes on one.
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+for variable in THREADS_VARIABLES:
     os.environ.setdefault(variable, "1")
 
 from fingerprint_dagster.definitions import resolved_job

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.workers import WorkerError, WorkerPool
@@ -37,6 +38,14 @@ def _mark_and_sleep(path: Path) -> None:
     time.sleep(3600)
 
 
+def _threads() -> set[int]:
+    """How many threads the libraries of this process compute with, those that it loads now too."""
+    import cv2
+    import scipy.linalg  # noqa: F401
+
+    return {cv2.getNumThreads(), *(library["num_threads"] for library in threadpool_info())}
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "square": lambda number: number * number,
     "sleep": lambda seconds: time.sleep(seconds) or seconds,
@@ -52,6 +61,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "arguments": lambda _, *arguments: arguments,
     "bytes": bytes,
     "hang": _mark_and_sleep,
+    "threads": lambda _: _threads(),
 }
 
 
@@ -304,3 +314,8 @@ def test_no_process_outlives_a_killed_parent_for_long(tmp_path: Path, threads: i
         parent.kill()
         parent.wait()
     assert all(gone(pid, 12 if busy else 5) for pid in pids)
+
+
+def test_libraries_compute_in_one_thread_of_each_process() -> None:
+    with pool(count=1) as workers:
+        assert workers.do(("threads", None)) == {1}
