@@ -63,6 +63,8 @@ class _Worker(Generic[Task]):
 
     def give(self, task: Task, seconds: float) -> bool:
         """Whether the process is there to take it: an idle one may have been killed."""
+        if not self.process.is_alive():  # The pipe alone tells it late where the fork server still has the other end.
+            return False
         try:
             self.pipe.send(task)
         except OSError:
