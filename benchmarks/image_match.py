@@ -23,7 +23,6 @@ import csv
 import hashlib
 import io
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ import numpy as np
 import pdqhash
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
+from processor_time import added, through_stages
 
 from fingerprint_dagster.content import Content, Fingerprint, Match
 from fingerprint_dagster.index.exact import ExactStore
@@ -516,15 +516,7 @@ class Ours:
         """The fingerprint of a file's bytes."""
         path = folder / "picture"
         path.write_bytes(content)
-        times = [time.process_time()]
-        decoded = self.plugin.decode(path)
-        times.append(time.process_time())
-        (embedded,) = self.plugin.embed([decoded], self.models)
-        times.append(time.process_time())
-        sketch = self.plugin.hash(decoded, embedded)
-        times.append(time.process_time())
-        for stage, seconds in zip(("decode", "embed", "hash"), np.diff(times), strict=True):
-            self.cpu[stage] += float(seconds)
+        _, sketch = through_stages(self.plugin, path, self.models, self.cpu)
         digest = hashlib.sha256(content).hexdigest()
         return Fingerprint(Content(name, f"file:///{name}", "image"), digest, len(content), "", digest, sketch)
 
@@ -536,9 +528,8 @@ class Ours:
     def find(self, query: Query, folder: Path) -> list[tuple[int, Match]]:
         """Every reference found, with its best match."""
         fingerprint = self.fingerprint(query.content, query.name, folder)
-        start = time.process_time()
-        matches = find_copies(self.store, self.plugin, fingerprint, 20)
-        self.cpu["find"] += time.process_time() - start
+        with added(self.cpu, "find"):
+            matches = find_copies(self.store, self.plugin, fingerprint, 20)
         self.asked += 1
         best: dict[int, Match] = {}
         for match in matches:

@@ -31,6 +31,7 @@ import numpy as np
 import pdqhash
 import torch
 from PIL import Image, ImageOps
+from processor_time import milliseconds
 from skimage import data
 
 from fingerprint_dagster.content import Content, Fingerprint, Sketch
@@ -178,14 +179,8 @@ def on_gpu(files: Sequence[Path]) -> None:
 
 
 def best_ms(run: Callable[[], object], rounds: int) -> float:
-    """The least processor time of one call, in milliseconds, after one call that is not counted."""
-    run()
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return min(times) * 1000
+    """The least processor time of one call, in milliseconds."""
+    return min(milliseconds(run, rounds))
 
 
 def mean(values: Sequence[float]) -> float:

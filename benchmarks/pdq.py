@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,21 +18,11 @@ import imagehash
 import numpy as np
 import pdqhash
 from PIL import Image
+from processor_time import milliseconds
 from skimage import data
 
 from fingerprint_dagster.media.image.decode import decode
 from fingerprint_dagster.media.image.pdq import pdq_dihedral_v1, pdq_frames_v1, pdq_v1
-
-
-def median_ms(run: Callable[[], object], rounds: int) -> float:
-    """The median processor time of one call, in milliseconds, after one call that is not counted."""
-    run()
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return float(np.median(times)) * 1000
 
 
 def full_hd_jpeg() -> bytes:
@@ -80,7 +69,7 @@ def main() -> None:
             ("512 px: imagehash.phash", lambda: imagehash.phash(small), 1),
         ]
         for name, run, items in rows:
-            print(f"{name:52s} {median_ms(run, rounds) / items:8.2f} ms")
+            print(f"{name:52s} {np.median(milliseconds(run, rounds)) / items:8.2f} ms")
     names = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "page", "rocket")
     worst = 0
     for name in names:

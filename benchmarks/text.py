@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from processor_time import milliseconds
+
 from fingerprint_dagster.codec import encode, sketch_to_value
 from fingerprint_dagster.content import Value
 from fingerprint_dagster.errors import ContentError
@@ -33,16 +35,6 @@ from fingerprint_dagster.media.text.words import packed_words_v1, shingles_v1, w
 
 WORDS = 10_000
 MAX_FILES = 2000
-
-
-def cpu_ms(work: Callable[[], Any], runs: int = 20) -> float:
-    """The least CPU time of `runs` calls, in milliseconds."""
-    best = float("inf")
-    for _ in range(runs):
-        start = time.process_time()
-        work()
-        best = min(best, time.process_time() - start)
-    return best * 1000
 
 
 def document(rng: random.Random, alphabet: str) -> str:
@@ -135,7 +127,7 @@ def one_document() -> None:
         print(f"one document of {WORDS} words, CPU ms      ASCII  Cyrillic")
         for name in columns[0]:
             runs = 5 if "one at a time" in name else 20
-            print(f"  {name:40}" + "".join(f"{cpu_ms(column[name], runs):8.1f}" for column in columns))
+            print(f"  {name:40}" + "".join(f"{min(milliseconds(column[name], runs)):8.1f}" for column in columns))
         stored = [len(column["file to stored fingerprint"]()) for column in columns]
     sizes = ", ".join(f"{kept} of {len(text.encode())}" for kept, text in zip(stored, texts, strict=True))
     print(f"  bytes stored of bytes of text: {sizes}")

@@ -40,6 +40,7 @@ import av
 import numpy as np
 import pdqhash
 from numpy.typing import NDArray
+from processor_time import added, through_stages
 
 from fingerprint_dagster.calibration import Calibration
 from fingerprint_dagster.calibration.measure import measure
@@ -255,15 +256,7 @@ class Ours:
 
     def fingerprint(self, path: Path, name: str, shown: Sequence[Video]) -> Fingerprint:
         """The fingerprint of a file."""
-        times = [time.process_time()]
-        decoded = self.plugin.decode(path)
-        times.append(time.process_time())
-        (embedded,) = self.plugin.embed([decoded], self.models)
-        times.append(time.process_time())
-        sketch = self.plugin.hash(decoded, embedded)
-        times.append(time.process_time())
-        for stage, seconds in zip(("decode", "embed", "hash"), np.diff(times).tolist(), strict=True):
-            self.cpu[stage] += seconds
+        decoded, sketch = through_stages(self.plugin, path, self.models, self.cpu)
         self.seconds += decoded.info["duration"]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         content = Content(name, f"file:///{name}", "video", {"origin": shown[0].origin})
@@ -279,9 +272,8 @@ class Ours:
     def find(self, query: Query) -> list[Match]:
         """Every match; those by the soundtrack in the class `soundtrack` only."""
         fingerprint = self.fingerprint(query.path, query.path.name, query.shown)
-        start = time.process_time()
-        found = find_copies(self.store, self.plugin, fingerprint, 20)
-        self.cpu["find"] += time.process_time() - start
+        with added(self.cpu, "find"):
+            found = find_copies(self.store, self.plugin, fingerprint, 20)
         return [match for match in found if match.evidence.startswith("soundtrack") == (query.edit == "soundtrack")]
 
 
