@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -50,6 +51,30 @@ def vectors() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test vectors in {folder}: name their folder in FINGERPRINT_VECTORS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a real S3 server (moto), on loopback."""
+    moto = pytest.importorskip("moto.server")
+    running = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    yield "http://{}:{}".format(*running.get_host_and_port())
+    running.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The empty bucket `bucket`, as boto3 gives it, on the server that the environment names."""
+    boto3 = pytest.importorskip("boto3")
+    values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": s3_server}
+    for name, value in values.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.delenv("AWS_SKIP_SIGNATURE", raising=False)
+    bucket = boto3.resource("s3", region_name="us-east-1", endpoint_url=s3_server).create_bucket(Bucket="bucket")
+    yield bucket
+    bucket.objects.all().delete()
+    bucket.delete()
 
 
 @dataclass(frozen=True)

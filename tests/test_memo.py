@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -89,28 +90,10 @@ def redis_uri(redis_server: str) -> str:
     return f"{redis_server}/0"
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The address of an S3 server on loopback."""
-    server = pytest.importorskip("moto.server")
-    pytest.importorskip("obstore")
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def s3_uri(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    boto3 = pytest.importorskip("boto3")
-    values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": s3_server}
-    for name, value in values.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    bucket = boto3.resource("s3", region_name="us-east-1", endpoint_url=s3_server).create_bucket(Bucket="memo")
-    yield "s3://memo/of a/team"
-    bucket.objects.all().delete()
-    bucket.delete()
+def s3_uri(s3_bucket: Any) -> str:
+    pytest.importorskip("obstore")
+    return f"s3://{s3_bucket.name}/of a/team"
 
 
 @pytest.fixture
@@ -560,12 +543,12 @@ def test_a_sealed_value_with_a_flipped_bit_or_a_missing_end_is_found_out(value: 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: data[:-1] + b"!", lambda data: b"", lambda data: b"x"]
 )
-def test_a_damaged_object_counts_as_missing_and_is_replaced(s3_uri: str, damage: Callable[[bytes], bytes]) -> None:
-    import boto3
-
+def test_a_damaged_object_counts_as_missing_and_is_replaced(
+    s3_uri: str, s3_bucket: Any, damage: Callable[[bytes], bytes]
+) -> None:
     memo = open_memo(s3_uri, max_bytes=GIB, ttl_seconds=DAY)
     memo.put_many("decode", [(key(1), LARGE)])
-    (stored,) = boto3.resource("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).Bucket("memo").objects.all()
+    (stored,) = s3_bucket.objects.all()
     assert stored.key == f"of a/team/00/{key(1)}"
     stored.put(Body=damage(stored.get()["Body"].read()))
     assert memo.get_many([key(1)]) == {}

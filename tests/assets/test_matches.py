@@ -24,16 +24,6 @@ from fingerprint_dagster.settings import Settings, get_settings
 NOVEL = words(1)
 
 
-@pytest.fixture
-def settings(home: Path) -> Settings:
-    return get_settings()
-
-
-@pytest.fixture
-def instance() -> dg.DagsterInstance:
-    return dg.DagsterInstance.ephemeral()
-
-
 def fingerprint(settings: Settings, instance: dg.DagsterInstance, folder: Path) -> list[str]:
     """Register what is in the folder and take it through the five stages; the names of its batches."""
     batches = [each.name for each in Catalog(settings.home).register([str(folder)], fetcher_of(settings)).batches]

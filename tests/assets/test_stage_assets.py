@@ -13,18 +13,8 @@ from fingerprint_dagster.catalog import Catalog
 from fingerprint_dagster.definitions import build_resources
 from fingerprint_dagster.index.store import open_store
 from fingerprint_dagster.pipeline import fetcher_of
-from fingerprint_dagster.settings import Settings, get_settings
+from fingerprint_dagster.settings import Settings
 from fingerprint_dagster.stages import STAGES, asset_version, code_version
-
-
-@pytest.fixture
-def settings(home: Path) -> Settings:
-    return get_settings()
-
-
-@pytest.fixture
-def instance() -> dg.DagsterInstance:
-    return dg.DagsterInstance.ephemeral()
 
 
 def register(settings: Settings, *sources: Path) -> list[str]:

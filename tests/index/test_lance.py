@@ -7,7 +7,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ def test_records_that_moved_since_they_were_looked_up_are_read_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stable: bool
 ) -> None:
     if not stable:  # as in tables of older versions
-        monkeypatch.setattr(lance, "STABLE_ROW_IDS", {})
+        monkeypatch.setattr(lance, "NEW_TABLE", {})
     store, other = LanceStore(tmp_path / "s"), LanceStore(tmp_path / "s")
     ids = [f"c{n}" for n in range(10)]
     for f in corpus(1, 10):
@@ -272,30 +272,14 @@ def test_a_conflict_with_a_writer_without_our_lock_is_tried_again(
     assert len(errors) == 1
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URI of a bucket on a real S3 server (moto), on loopback."""
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    endpoint = "http://{}:{}".format(*running.get_host_and_port())
-    values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": endpoint}
-    for name, value in values.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    boto3.client("s3", region_name="us-east-1", endpoint_url=endpoint).create_bucket(Bucket="bucket")
-    yield "s3://bucket/collection"
-    running.stop()
-
-
 def test_a_store_in_an_object_store_is_shared_by_several_machines(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machines = []
     for name in ("one", "two"):  # each with a home, and so a search structure, of its own
         monkeypatch.setenv("FINGERPRINT_HOME", str(tmp_path / name))
         get_settings.cache_clear()
-        machines.append(open_store(bucket))
+        machines.append(open_store(f"s3://{s3_bucket.name}/collection"))
     get_settings.cache_clear()
     assert machines[1].count() == {}
     machines[0].put(corpus(1))

@@ -242,40 +242,27 @@ def test_a_list_from_elsewhere_names_no_files_of_this_machine(home, tick, monkey
     assert Catalog(home).batches() == []
 
 
-def test_objects_below_a_prefix_become_batches_and_their_etags_tell_changes(home, tick, monkeypatch):
-    server = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
+def test_objects_below_a_prefix_become_batches_and_their_etags_tell_changes(home, tick, s3_bucket, monkeypatch):
     pytest.importorskip("obstore")
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    try:
-        host, port = running.get_host_and_port()
-        values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1"}
-        for name, value in (values | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
-            monkeypatch.setenv(f"AWS_{name}", value)
-        client = boto3.client("s3", region_name="us-east-1", endpoint_url=f"http://{host}:{port}")
-        client.create_bucket(Bucket="watched")
-        for number in range(5):
-            client.put_object(Bucket="watched", Key=f"in/{number}.txt", Body=f"the words of {number}".encode())
-        monkeypatch.setenv("FINGERPRINT_WATCH_OBJECTS", "s3://watched/in/")
-        monkeypatch.setattr(arrivals, "_TICK_ENTRIES", 2)
-        get_settings.cache_clear()
-        found, number = ticks(tick, objects_sensor, 5)
-        assert number == 3
-        batches = list(dict.fromkeys(found))
-        assert [each.uri for batch in batches for each in Catalog(home).members(batch)] == [
-            f"s3://watched/in/{number}.txt" for number in range(5)
-        ]
-        for batch in batches:
-            Catalog(home).stored(batch, "any")
-        client.put_object(Bucket="watched", Key="in/3.txt", Body=b"other words")
-        client.delete_object(Bucket="watched", Key="in/4.txt")
-        monkeypatch.setattr(arrivals, "_TICK_ENTRIES", 100)
-        (changed,) = requested(tick(objects_sensor))
-        assert [each.uri for each in Catalog(home).members(changed)] == ["s3://watched/in/3.txt"]
-        assert [each.uri for each in Catalog(home).changes() if each.removed] == ["s3://watched/in/4.txt"]
-    finally:
-        running.stop()
+    for number in range(5):
+        s3_bucket.put_object(Key=f"in/{number}.txt", Body=f"the words of {number}".encode())
+    monkeypatch.setenv("FINGERPRINT_WATCH_OBJECTS", "s3://bucket/in/")
+    monkeypatch.setattr(arrivals, "_TICK_ENTRIES", 2)
+    get_settings.cache_clear()
+    found, number = ticks(tick, objects_sensor, 5)
+    assert number == 3
+    batches = list(dict.fromkeys(found))
+    assert [each.uri for batch in batches for each in Catalog(home).members(batch)] == [
+        f"s3://bucket/in/{number}.txt" for number in range(5)
+    ]
+    for batch in batches:
+        Catalog(home).stored(batch, "any")
+    s3_bucket.put_object(Key="in/3.txt", Body=b"other words")
+    s3_bucket.Object("in/4.txt").delete()
+    monkeypatch.setattr(arrivals, "_TICK_ENTRIES", 100)
+    (changed,) = requested(tick(objects_sensor))
+    assert [each.uri for each in Catalog(home).members(changed)] == ["s3://bucket/in/3.txt"]
+    assert [each.uri for each in Catalog(home).changes() if each.removed] == ["s3://bucket/in/4.txt"]
 
 
 def test_sensors_and_schedules_are_part_of_the_code_location(home):

@@ -10,37 +10,10 @@ from servers import serving
 from fingerprint_dagster.errors import ContentError, UsageError
 from fingerprint_dagster.sources import Fetcher, Guard, expand, to_uri
 
-server = pytest.importorskip("moto.server")
-boto3 = pytest.importorskip("boto3")
 pytest.importorskip("obstore")
 
 BODY = bytes(range(256)) * 50
 KEYS = ["a.jpg", "sub/b c#?%20+ü.jpg", "sub/deep/d.txt", "sub/.hidden/e.txt", "sub/.f", "other/g.jpg"]
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    running = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def s3(endpoint, monkeypatch):
-    """A client of a fresh bucket called `bucket`, and the environment that names its server."""
-    values = {"ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "secret", "REGION": "us-east-1", "ENDPOINT_URL": endpoint}
-    for name, value in values.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.delenv("AWS_SKIP_SIGNATURE", raising=False)
-    client = boto3.client("s3", region_name="us-east-1", endpoint_url=endpoint)
-    client.create_bucket(Bucket="bucket")
-    yield client
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
-        for each in page.get("Contents", []):
-            client.delete_object(Bucket="bucket", Key=each["Key"])
-    client.delete_bucket(Bucket="bucket")
 
 
 @pytest.fixture
@@ -48,9 +21,9 @@ def fetcher(tmp_path):
     return Fetcher(tmp_path / "blobs", retries=0, timeout_seconds=20, max_bytes=1_000_000)
 
 
-def put(s3, *keys, body=BODY):
+def put(bucket, *keys, body=BODY):
     for key in keys:
-        s3.put_object(Bucket="bucket", Key=key, Body=body)
+        bucket.put_object(Key=key, Body=body)
 
 
 def listed(source, fetcher):
@@ -58,8 +31,8 @@ def listed(source, fetcher):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_object_is_fetched(s3, fetcher, key):
-    put(s3, key)
+def test_an_object_is_fetched(s3_bucket, fetcher, key):
+    put(s3_bucket, key)
     (uri,) = listed(to_uri("s3://bucket/" + key.replace("%", "%25")), fetcher)
     got = fetcher.fetch(uri)
     assert (got.digest, got.size, got.head) == (hashlib.sha256(BODY).hexdigest(), len(BODY), BODY[:4096])
@@ -67,18 +40,18 @@ def test_an_object_is_fetched(s3, fetcher, key):
     assert fetcher.open(uri, got.digest) == got.path
 
 
-def test_an_unchanged_object_is_not_fetched_again(s3, fetcher):
-    put(s3, "x")
+def test_an_unchanged_object_is_not_fetched_again(s3_bucket, fetcher):
+    put(s3_bucket, "x")
     got = fetcher.fetch("s3://bucket/x")
     assert got.validator.startswith('ETag: "')
     assert fetcher.fetch_if_changed("s3://bucket/x", got.validator) is None
-    put(s3, "x", body=b"new")
+    put(s3_bucket, "x", body=b"new")
     assert fetcher.fetch_if_changed("s3://bucket/x", got.validator).path.read_bytes() == b"new"
 
 
-def test_a_bucket_and_a_prefix_are_listed_without_hidden_objects(s3, fetcher):
-    put(s3, *KEYS, "empty.jpg")
-    put(s3, "folder/", "other/", body=b"")
+def test_a_bucket_and_a_prefix_are_listed_without_hidden_objects(s3_bucket, fetcher):
+    put(s3_bucket, *KEYS, "empty.jpg")
+    put(s3_bucket, "folder/", "other/", body=b"")
     everything = listed("s3://bucket", fetcher)
     assert everything == [
         "s3://bucket/a.jpg",
@@ -129,8 +102,8 @@ def test_a_listing_is_a_stream(fetcher, monkeypatch):
         assert peak < 8 << 20
 
 
-def test_what_cannot_be_fetched_says_why(s3, fetcher):
-    put(s3, "large", body=bytes(1_000_001))
+def test_what_cannot_be_fetched_says_why(s3_bucket, fetcher):
+    put(s3_bucket, "large", body=bytes(1_000_001))
     for uri, says in {
         "s3://bucket/none": "answered 404",
         "s3://nobucket/x": "answered 404",
@@ -147,8 +120,8 @@ def test_what_cannot_be_fetched_says_why(s3, fetcher):
         listed("s3://nobucket/", fetcher)
 
 
-def test_buckets_can_be_allowed_and_denied(s3, tmp_path):
-    put(s3, "x")
+def test_buckets_can_be_allowed_and_denied(s3_bucket, tmp_path):
+    put(s3_bucket, "x")
     get = Fetcher(tmp_path / "blobs", guard=Guard(allowed_hosts=("bucket",)))
     assert get.fetch("s3://bucket/x").size == len(BODY)
     with pytest.raises(ContentError, match="other is no allowed host"):
@@ -157,13 +130,13 @@ def test_buckets_can_be_allowed_and_denied(s3, tmp_path):
         listed("s3://other/", get)
 
 
-def test_public_buckets_need_no_credentials(s3, fetcher, monkeypatch):
-    put(s3, "dir/x")
+def test_public_buckets_need_no_credentials(s3_bucket, fetcher, monkeypatch):
+    put(s3_bucket, "dir/x")
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.delenv(f"AWS_{name}")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    s3.put_bucket_acl(Bucket="bucket", ACL="public-read")
-    s3.put_object_acl(Bucket="bucket", Key="dir/x", ACL="public-read")
+    s3_bucket.Acl().put(ACL="public-read")
+    s3_bucket.Object("dir/x").Acl().put(ACL="public-read")
     assert listed("s3://bucket/dir/", fetcher) == ["s3://bucket/dir/x"]
     assert fetcher.fetch("s3://bucket/dir/x").size == len(BODY)
 
@@ -183,7 +156,7 @@ def test_the_addresses_of_other_clouds(fetcher, monkeypatch):
     assert "sig=" in signed
 
 
-def test_an_unreachable_store_is_worth_a_retry(s3, fetcher, monkeypatch):
+def test_an_unreachable_store_is_worth_a_retry(s3_bucket, fetcher, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ContentError, match="refused the connection") as caught:
         fetcher.fetch("s3://bucket/x")
