@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from fingerprint_dagster.calibration import Calibration, shipped
 from fingerprint_dagster.content import Fingerprint, Match
+from fingerprint_dagster.index.ranking import stretches
 from fingerprint_dagster.index.store import Store
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import content_types
@@ -48,7 +49,8 @@ def find_copies(
     References with the same bytes come first (score 1, evidence "sha256", no ranges), then those of the query's content
     type, and of every type that can be compared with it, that `verify` accepted: by the confidence of their best match
     to two digits, then its score, ties by content_id; mere suggestions (`details["suggestion"]`) last. A reference of
-    which several parts match has several matches, best first, one after the other.
+    which several parts match has several matches, best first, one after the other. Of a long query each stretch is
+    looked up by itself (`ranking.stretches`).
 
     plugin: the query's. include_self: also match the query with itself where it is stored.
     calibration, false_positives, decisions: see `verify`.
@@ -65,16 +67,20 @@ def find_copies(
     similar: list[list[Match]] = []
     limit = max(CANDIDATES, CANDIDATES_PER_RESULT * top)
     for content_type, comparing in comparable(plugin).items() if len(found) < top else ():
-        refused, most = 0, comparing.patience if patience is None else patience
-        for reference in _references(store, query, limit, content_type, most):
-            if reference.content.content_id in exact or (not include_self and _same(query, reference)):
-                continue
-            matches = verify(comparing, query, reference, calibration, false_positives, decisions)
-            if matches:
-                similar.append(matches)
-            refused = 0 if matches else refused + 1
-            if refused >= most:
-                break
+        most = comparing.patience if patience is None else patience
+        matched: dict[str, bool] = {}
+        for asked in stretches(query):
+            refused = 0
+            for content_id, reference in _candidates(store, asked, limit, content_type, most, matched):
+                if reference is not None:
+                    if content_id in exact or (not include_self and _same(query, reference)):
+                        continue
+                    matches = verify(comparing, query, reference, calibration, false_positives, decisions)
+                    similar += [matches] if matches else []
+                    matched[content_id] = bool(matches)
+                refused = 0 if matched[content_id] else refused + 1
+                if refused >= most:
+                    break
     similar.sort(key=lambda matches: _rank(matches[0]))
     return [match for matches in (found + similar)[:top] for match in matches]
 
@@ -142,17 +148,22 @@ def judged(
     return kept
 
 
-def _references(
-    store: Store, query: Fingerprint, limit: int, content_type: str, patience: int
-) -> Iterator[Fingerprint]:
-    """The query's candidates, at most `limit`, read some at a time: most of them will not be needed."""
+def _candidates(
+    store: Store, query: Fingerprint, limit: int, content_type: str, patience: int, known: Container[str]
+) -> Iterator[tuple[str, Fingerprint | None]]:
+    """The query's candidates, at most `limit`, and what is stored of those that are not known.
+
+    They are read some at a time: most of them will not be needed.
+    """
     together = patience + 1  # Mostly the first is the copy, or none is.
     seen: list[str] = []
     for most in (min(FEW, limit), limit):
         candidates = [each.content_id for each in store.candidates(query, most, content_type)]
         new = [each for each in candidates if each not in seen]
         for start in range(0, len(new), together):
-            yield from store.get(new[start : start + together])
+            some = new[start : start + together]
+            read = {each.content.content_id: each for each in store.get([each for each in some if each not in known])}
+            yield from ((each, read.get(each)) for each in some if each in known or each in read)
         if len(candidates) < most:
             return
         seen += new

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fingerprint_dagster.calibration import Calibration, Noise
 from fingerprint_dagster.content import Component, Content, Fingerprint, Match, Sketch, Value
 from fingerprint_dagster.duplicates.decisions import Decision, Decisions
 from fingerprint_dagster.index.exact import ExactStore
+from fingerprint_dagster.index.ranking import MAX_QUERY_ROWS, THINNED, stretches
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.search import UNSURE, comparable, find_copies
 
@@ -246,6 +249,53 @@ def test_pairs_that_are_different_are_dropped_and_those_that_are_the_same_confir
     assert names([confirmed, undecided_match]) == ["b", "d"]
     assert (confirmed.confidence, confirmed.details) == (1.0, {"decision": "same"})
     assert undecided_match.details == {}
+
+
+# ---- long queries
+
+
+@given(start=st.integers(0, 25 * MAX_QUERY_ROWS - THINNED - 1))
+@settings(max_examples=20)
+def test_of_a_long_query_every_few_successive_rows_are_found(start: int) -> None:
+    rows = np.random.default_rng(1).integers(0, 2**63, 25 * MAX_QUERY_ROWS).tolist()
+    store = ExactStore()
+    store.put([of("clip", rows[start : start + THINNED + 1])])
+    assert set(names(find_copies(store, Rows(), of("film", rows), 10))) == {"clip"}
+
+
+def test_a_long_query_is_asked_as_a_whole_and_stretch_by_stretch() -> None:
+    count = 2 * THINNED * MAX_QUERY_ROWS
+    seconds = np.column_stack([np.arange(count), np.arange(count) + 1]).astype(np.float64)
+    components = (
+        # Upright and mirrored hashes of every frame, the latter only asked; the first frame of each is black.
+        Component(
+            "b_v1",
+            "hamming",
+            np.zeros((2 * count, 8), np.uint8),
+            np.concatenate([seconds, seconds]),
+            np.arange(2 * count) < count,
+            np.arange(2 * count) % count > 0,
+        ),
+        Component("mean_v1", "signs", np.zeros((1, 8), np.uint8)),
+        Component("all_v1", "data", np.zeros((count, 3), np.uint8)),
+    )
+    query = replace(of("film", [0]), sketch=Sketch(components))
+    whole, *parts = stretches(query)
+    assert whole is query
+    assert len(parts) == 4
+    asked = [part.sketch.components[0].asked for part in parts]
+    assert all(each is not None for each in asked)
+    assert np.array_equal(np.sum(asked, axis=0), components[0].asked)  # every row in one stretch
+    for each in asked:
+        frames = np.flatnonzero(each) % count
+        assert np.ptp(frames) < count / 3  # a frame and its mirror image in one stretch of the film
+    assert not any(part.sketch.components[1].asked.any() for part in parts)  # type: ignore[union-attr]
+    assert all(part.sketch.components[2] is components[2] for part in parts)
+
+
+def test_a_query_that_is_not_long_is_asked_once() -> None:
+    query = of("clip", range(THINNED * MAX_QUERY_ROWS))
+    assert stretches(query) == [query]
 
 
 # ---- across content types

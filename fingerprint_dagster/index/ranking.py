@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fingerprint_dagster.content import Component
+from fingerprint_dagster.content import Component, Fingerprint
 from fingerprint_dagster.index.store import Candidate
 
 # The cosine above which a row is near. Low: the plugin verifies, and the limit on candidates bounds the work.
@@ -26,6 +26,9 @@ NEAR_SIGNS = 0.3
 # A query has at most this many rows and tokens looked up in one component, spread evenly over the content.
 MAX_QUERY_ROWS = 64
 MAX_QUERY_TOKENS = 2000
+# A stretch of a long query has at most so many times the rows or tokens that are looked up of it: two minutes of film,
+# four of sound.
+THINNED = 4
 # Tokens are looked up rarest first, until so many postings (a token and a content that has it) have been met for each
 # content stored, and within these bounds: the rest are of tokens so common that they say little. Of pictures cropped to
 # 70 %, among a million, words find .58 with 16,384 postings and .88 with four times as many, which take 3 ms more.
@@ -53,11 +56,50 @@ def searchable_rows(component: Component) -> np.ndarray:
 
 def query_values(component: Component) -> np.ndarray:
     """The values to look up: the rows asked, thinned out evenly to a bounded number."""
-    rows = searchable_rows(component if component.asked is None else replace(component, searchable=component.asked))
-    most = MAX_QUERY_TOKENS if component.kind == "tokens" else MAX_QUERY_ROWS
+    rows, most = _asked_rows(component), _most_asked(component)
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
     return np.take(component.values, rows, axis=0)
+
+
+def stretches(query: Fingerprint) -> list[Fingerprint]:
+    """The query, and where it is too long for all of it to be looked up closely, each stretch of it by itself.
+
+    Of hours of film a clip of seconds could be left out when rows are spread over the whole. A stretch is the query, of
+    which only some successive rows are asked: the same share of them in each component that is long.
+    """
+    rows = {c.algorithm: _asked_rows(c) for c in query.sketch.components if c.kind != "data"}
+    long = {c.algorithm: c for c in query.sketch.components if len(rows.get(c.algorithm, ())) > _most_asked(c)}
+    count = max((-(-len(rows[name]) // (THINNED * _most_asked(c))) for name, c in long.items()), default=1)
+    if count == 1:
+        return [query]
+    found = [query]
+    parts = {name: np.array_split(_in_order(c, rows[name]), count) for name, c in long.items()}
+    for number in range(count):
+        components = []
+        for component in query.sketch.components:
+            asked = np.zeros(len(component.values), bool)
+            if component.algorithm in parts:
+                asked[parts[component.algorithm][number]] = True
+            components.append(component if component.kind == "data" else replace(component, asked=asked))
+        found.append(replace(query, sketch=replace(query.sketch, components=tuple(components))))
+    return found
+
+
+def _asked_rows(component: Component) -> np.ndarray:
+    """The numbers of the rows that are looked up when the content is the query, before they are thinned out."""
+    return searchable_rows(component if component.asked is None else replace(component, searchable=component.asked))
+
+
+def _most_asked(component: Component) -> int:
+    return MAX_QUERY_TOKENS if component.kind == "tokens" else MAX_QUERY_ROWS
+
+
+def _in_order(component: Component, rows: np.ndarray) -> np.ndarray:
+    """These rows in the order in which they come in the content, as far as that is known."""
+    if component.positions is None:
+        return rows
+    return rows[np.argsort(component.positions[rows, 0], kind="stable")]
 
 
 def farthest(kind: str, width: int) -> float:
