@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from fingerprint_dagster.assets.retries import retried
+from fingerprint_dagster.sources.uri import readable
 from fingerprint_dagster.stages import STAGES, StageResult, asset_version
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
@@ -86,7 +87,7 @@ def report(
     failures = result.failures
     fresh = [failure for failure in failures if failure.stage == result.stage]
     if fresh:
-        context.log.warning(f"{len(fresh)} contents failed, the first is {fresh[0].uri}: {fresh[0].reason}")
+        context.log.warning(f"{len(fresh)} contents failed, the first is {readable(fresh[0].uri)}: {fresh[0].reason}")
     metadata: dict[str, Any] = {
         "contents": contents,
         "cache_misses": result.computed,

@@ -14,6 +14,7 @@ from fingerprint_dagster.duplicates.keep import best_first, keep_of
 from fingerprint_dagster.duplicates.pairs import Pairs
 from fingerprint_dagster.duplicates.report import write_report
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
+from fingerprint_dagster.sources.uri import readable
 
 _SHOWN = 20
 
@@ -77,7 +78,7 @@ def _record(cluster: Cluster) -> dg.TableRecord:
             "cluster": cluster.number,
             "copies": len(cluster.members),
             "type": str(cluster.keep.content.content_type),
-            "keep": cluster.keep.content.uri,
+            "keep": readable(cluster.keep.content.uri),
             "bytes to spare": cluster.spare_bytes,
         }
     )

@@ -10,6 +10,7 @@ from fingerprint_dagster.assets.decode import decode
 from fingerprint_dagster.assets.previews import EXAMPLES, example_table, thumbnail_strip
 from fingerprint_dagster.content import Sketch
 from fingerprint_dagster.resources import PipelineResource
+from fingerprint_dagster.sources.uri import readable
 from fingerprint_dagster.stages import Entry, StageResult
 
 
@@ -43,7 +44,7 @@ def hash_(
                 if len(examples) < EXAMPLES:
                     examples.append((entry, sketch))
                 if not any(len(component.values) for component in sketch.components):
-                    empty.append(entry.content.uri)
+                    empty.append(readable(entry.content.uri))
                 flat += bool(sketch.info.get("low_information"))
         extra = thumbnail_strip(engine, [entry for entry, _ in examples])
         extra |= {"examples": example_table(examples)} if examples else {}

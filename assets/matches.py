@@ -19,6 +19,7 @@ from fingerprint_dagster.duplicates.watch import Sighting, WatchList, sightings
 from fingerprint_dagster.export import place_text
 from fingerprint_dagster.resources import CatalogResource, StoreResource
 from fingerprint_dagster.settings import get_settings
+from fingerprint_dagster.sources.uri import readable
 
 WATCH_CHECK = "no_watched_content"
 _SHOWN = 20
@@ -95,8 +96,8 @@ def _check(batch: str, seen: list[Sighting]) -> dg.AssetCheckResult:
     records = [
         dg.TableRecord(
             {
-                "content": each.content.uri,
-                "watched": each.watched.uri,
+                "content": readable(each.content.uri),
+                "watched": readable(each.watched.uri),
                 "score": round(each.pair.best.score, 3),
                 "evidence": each.pair.best.evidence,
             }
@@ -124,9 +125,9 @@ def _table(found: list[Pair]) -> dg.MetadataValue[Any]:
         records.append(
             dg.TableRecord(
                 {
-                    "content": one.uri,
+                    "content": readable(one.uri),
                     "is": pair.relation,
-                    "of": other.uri,
+                    "of": readable(other.uri),
                     "score": round(match.score, 3),
                     "sure": "" if match.confidence is None else f"{match.confidence:.4f}",
                     "where": place_text(match.query_range, match.query_box, str(one.content_type)),

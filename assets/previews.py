@@ -6,12 +6,12 @@ import base64
 import io
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote
 
 import dagster as dg
 
 from fingerprint_dagster.content import Sketch, Value
 from fingerprint_dagster.pipeline import Pipeline
+from fingerprint_dagster.sources.uri import readable
 from fingerprint_dagster.stages import Entry, StageResult
 
 THUMBNAIL_PIXELS = 96
@@ -47,7 +47,10 @@ def stored_table(result: StageResult) -> dict[str, Any]:
 def changed_table(result: StageResult, changed: Sequence[str]) -> dict[str, Any]:
     """A few of the contents that were stored with other bytes before, or nothing where there are none."""
     names = {entry.content.content_id: entry for entry in result.passed}
-    records = [dg.TableRecord({"content_id": each, "uri": names[each].content.uri}) for each in changed[:EXAMPLES]]
+    records = [
+        dg.TableRecord({"content_id": each, "content": readable(names[each].content.uri)})
+        for each in changed[:EXAMPLES]
+    ]
     return {"changed_contents": dg.MetadataValue.table(records)} if records else {}
 
 
@@ -80,4 +83,4 @@ def _picture(decoded: Value) -> str | None:
 
 
 def _name(entry: Entry) -> str:
-    return unquote(entry.content.uri.rsplit("/", 1)[-1])
+    return readable(entry.content.uri).rpartition("/")[2]

@@ -7,6 +7,7 @@ import dagster as dg
 from fingerprint_dagster.catalog import Registration
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.resources import CatalogResource, FetcherResource
+from fingerprint_dagster.sources.uri import readable
 
 _SHOWN = 50
 
@@ -38,8 +39,10 @@ def sources(
     gone = [change for change in register.changes(began) if change.removed]
     tables = {
         "unread_sources": [{"source": each} for each in unread],
-        "unrecognised_contents": [{"uri": each.uri, "reason": each.reason} for each in found.unrecognised],
-        "removed_contents": [{"uri": each.uri} for each in gone],
+        "unrecognised_contents": [
+            {"content": readable(each.uri), "reason": each.reason} for each in found.unrecognised
+        ],
+        "removed_contents": [{"content": readable(each.uri)} for each in gone],
     }
     return dg.MaterializeResult(
         metadata={

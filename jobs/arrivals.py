@@ -23,7 +23,7 @@ from fingerprint_dagster.resources import CatalogResource, FetcherResource
 from fingerprint_dagster.settings import get_settings
 from fingerprint_dagster.sources import Fetcher, Listed, expand, to_uri
 from fingerprint_dagster.sources.listing import LIST_ENDINGS, rows_from
-from fingerprint_dagster.sources.uri import OBJECT_SCHEMES, file_path, is_uri, scheme_of
+from fingerprint_dagster.sources.uri import OBJECT_SCHEMES, file_path, is_uri, readable, scheme_of
 
 _SENSOR_SECONDS = 30
 _SETTLE_SECONDS = 2.0
@@ -128,7 +128,7 @@ def _look(
         log.warning("%s was not looked at: %s", source, error)
         return dg.SensorResult(cursor=replace(current, started=0.0, at=0, after="").cursor)
     for failure in registration.unrecognised[:20]:
-        log.warning("%s: %s", failure.uri, failure.reason)
+        log.warning("%s: %s", readable(failure.uri), failure.reason)
     whole = current.whole and not part.left
     if part.ended:
         # What changed in the meantime may have moved entries past the place where a tick began.

@@ -30,10 +30,10 @@ def open_catalog(settings: Settings) -> Catalog:
 
 
 def short(uri: str) -> str:
-    """A local file by its path, anything else by its uri."""
-    from fingerprint_dagster.sources.uri import file_path
+    """The address as people know it."""
+    from fingerprint_dagster.sources.uri import readable
 
-    return str(file_path(uri)) if uri.startswith("file:") else uri
+    return readable(uri)
 
 
 def new_console() -> Console:

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import heapq
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +25,8 @@ from fingerprint_dagster.duplicates.decisions import FORMAT
 from fingerprint_dagster.duplicates.findings import Finding, Findings, surest
 from fingerprint_dagster.duplicates.relation import extent
 from fingerprint_dagster.duplicates.rows import size_text
-from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.export import in_whole
-from fingerprint_dagster.sources.uri import file_path
+from fingerprint_dagster.sources.uri import readable
 from fingerprint_dagster.stages import Entry
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ _MEMBERS = 60  # of a cluster that are shown
 _PREVIEWS_IN_A_PART = 256  # taken apart by the browser together, when the first of them is shown
 _AT_ONCE = 64  # contents whose decoded values are looked up together
 _VERDICTS = {None: 0, "same": 1, "different": 2}
-# What is no visible character, or changes the direction of those that follow.
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 Progress = Callable[[int, int], None]
 Cut = tuple[str, Range | None]
@@ -180,13 +176,10 @@ def _content(content: Fingerprint, preview: int, cluster: int, keep: bool) -> li
 
 
 def _name(uri: str) -> tuple[str, str]:
-    """The name of a file and its folder, or the end of another uri and what comes before it, all of it visible."""
-    try:
-        text = str(file_path(uri))
-    except UsageError:
-        text = uri if len(uri) <= 400 else f"{uri[:400]}…"
+    """The name of a file and its folder, or the end of another uri and what comes before it."""
+    text = readable(uri)
     folder, _, name = text.rstrip("/").rpartition("/")
-    return _INVISIBLE.sub("\ufffd", name or text), _INVISIBLE.sub("\ufffd", folder)
+    return name or text, folder
 
 
 def _bytes(size: int) -> str:

@@ -6,6 +6,7 @@ archive (`zip+file:///data/a.zip!/sub/x.jpg`, `tar+https://example.org/a.tar.gz!
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -37,6 +38,10 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]{0,254}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# What is no visible character, changes the direction of those that follow, or cannot be encoded.
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
+_SHOWN_CHARACTERS = 400
 # Characters that may stand in a path or a query (RFC 3986), and "%": what is encoded already stays encoded.
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 _QUERY_SAFE = _PATH_SAFE + "?[]"
@@ -133,6 +138,25 @@ def member_of(uri: str) -> tuple[str, str, str]:
     kind, _, rest = uri.partition("+")
     archive, _, name = rest.rpartition("!/")
     return kind, archive, unquote(name, errors="surrogateescape")
+
+
+def readable(uri: str) -> str:
+    """The address as people know it, to be shown and not to be opened: `/music/a song.mp3`, `/a.zip!/my picture.jpg`.
+
+    A local file by its path, an object by its key, a member by its archive and its name; an address on the web as it
+    is, but cut where it is very long (`data:`). What cannot be seen, or not be printed, is replaced by U+FFFD.
+    """
+    scheme = scheme_of(uri)
+    if scheme in ARCHIVE_SCHEMES:
+        _, archive, name = member_of(uri)
+        return f"{readable(archive)}!/{_INVISIBLE.sub(_REPLACEMENT, name)}"
+    text = uri if len(uri) <= _SHOWN_CHARACTERS else f"{uri[:_SHOWN_CHARACTERS]}…"
+    if scheme in OBJECT_SCHEMES:
+        text = "{}://{}/{}".format(*object_of(uri))
+    elif scheme == "file":
+        with contextlib.suppress(UsageError):  # of another machine
+            text = str(file_path(uri))
+    return _INVISIBLE.sub(_REPLACEMENT, text)
 
 
 def archive_kind(name: str) -> str | None:

@@ -71,7 +71,7 @@ def test_a_rescan_finds_what_is_new_changed_and_gone_and_asks_for_runs(home, tmp
     assert (found["new"], found["changed"], found["removed"], found["unread"]) == (1, 1, 1, 1)
     assert found["runs_for_new_batches"] == 1
     (removed,) = found["removed_contents"].records
-    assert removed.data["uri"].endswith("/goes.txt")
+    assert removed.data["content"] == str(folder / "goes.txt")
     result = wanted()
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or []
@@ -137,7 +137,7 @@ def test_content_on_the_web_that_changes_becomes_a_version_and_is_marked_when_it
         assert rescan()["runs_to_ask_the_web"] == 1
         answer["body"] = "these are quite other words on the same page"
         again = run()
-        assert (again["changed"], again["changed_contents"].records[0].data["uri"]) == (1, uri)
+        assert (again["changed"], again["changed_contents"].records[0].data["content"]) == (1, uri)
         assert [(each.version, each.removed) for each in Catalog(home).changes()] == [(2, False)]
         answer["status"] = 404
         run()

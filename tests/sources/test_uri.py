@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.sources.ipfs import parse_cid
-from fingerprint_dagster.sources.uri import file_path, host_of, path_uri, to_uri
+from fingerprint_dagster.sources.uri import file_path, host_of, member_uri, path_uri, readable, to_uri
 
 names = st.binary(min_size=1, max_size=40).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
@@ -23,6 +23,31 @@ def test_any_path_survives_the_way_to_a_uri_and_back(parts):
     assert uri.startswith("file:///")
     assert file_path(uri) == path
     assert to_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/music/a song, 10 %.mp3", "/music/a song, 10 %.mp3"),
+        ("/müsic/\u202egnp.\u200bexe", "/müsic/\ufffdgnp.\ufffdexe"),
+        ("s3://bucket/my pictures/ü.png", "s3://bucket/my pictures/ü.png"),
+        ("zip+file:///a%20b.zip!/c%20d/%C3%BC.png", "/a b.zip!/c d/ü.png"),
+        ("https://example.org/a%20b.png?c=%26", "https://example.org/a%20b.png?c=%26"),
+        ("data:text/plain," + "a" * 1000, "data:text/plain," + "a" * 384 + "…"),
+    ],
+)
+def test_people_are_shown_names_as_they_know_them(text, shown):
+    assert readable(to_uri(text)) == shown
+
+
+def test_an_address_of_another_machine_is_shown_as_it_is():
+    assert readable("file://elsewhere/a%20b.png") == "file://elsewhere/a%20b.png"
+
+
+@given(names)
+def test_what_is_shown_of_any_name_can_be_printed_in_one_line(name):
+    for uri in (path_uri(Path("/", os.fsdecode(name))), member_uri("zip", "file:///a.zip", os.fsdecode(name))):
+        assert len(readable(uri).encode().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
