@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from fingerprint_dagster.assets.retries import retried
+from fingerprint_dagster.catalog import Batch
 from fingerprint_dagster.sources.uri import readable
 from fingerprint_dagster.stages import STAGES, StageResult, asset_version
 
@@ -108,21 +109,47 @@ def report(
     return dg.Output(result, data_version=dg.DataVersion(result.data_version), metadata=metadata)
 
 
-def quarantine_check(batch: str, result: StageResult, alert: float) -> Iterator[dg.AssetCheckResult]:
-    """The checks that warn when contents of the batch are in quarantine, and when more than that part of them are."""
-    failures = result.failures
-    yield dg.AssetCheckResult(
-        check_name="nothing_in_quarantine",
-        passed=not failures,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"batch": batch, "quarantined": len(failures), "contents": len(result.entries)},
-        description=f"{len(failures)} of {len(result.entries)} contents are in quarantine" if failures else None,
-    )
-    rate = len(failures) / max(1, len(result.entries))
-    yield dg.AssetCheckResult(
-        check_name="quarantine_rate",
-        passed=rate <= alert,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"batch": batch, "percent": round(100 * rate, 2)},
-        description=f"{rate:.1%} of the batch are in quarantine; more than {alert:.1%} is unusual",
-    )
+def quarantine_checks(
+    batch: str, result: StageResult, in_quarantine: Sequence[tuple[Batch, int]], alert: float
+) -> Iterator[dg.AssetCheckResult]:
+    """The checks that warn while any batch has contents in quarantine, and while more than that part of one are.
+
+    Dagster shows what the last run said. So each run says it of all batches: none is forgotten because another is well.
+    in_quarantine: what the catalog says of all batches, the worst first.
+    """
+    of_batch: dict[str, Any] = {
+        "batch": batch,
+        "batch_contents": len(result.entries),
+        "batch_quarantined": len(result.failures),
+        "batch_percent": round(100 * len(result.failures) / max(1, len(result.entries)), 2),
+    }
+    unusual = [(each, count) for each, count in in_quarantine if count > alert * each.size]
+    for name, found, what in (
+        ("nothing_in_quarantine", in_quarantine, "has contents in quarantine"),
+        ("quarantine_rate", unusual, f"has more than {alert:.1%} of its contents in quarantine"),
+    ):
+        metadata = of_batch | {"warned_batches": len(found), "warned_contents": sum(count for _, count in found)}
+        if found:
+            metadata["worst_batches"] = _quarantine_table(found)
+        yield dg.AssetCheckResult(
+            check_name=name,
+            passed=not found,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata=metadata,
+            description=f"Of all batches, {len(found)} {what}; the worst is {found[0][0].name}" if found else None,
+        )
+
+
+def _quarantine_table(found: Sequence[tuple[Batch, int]]) -> dg.MetadataValue[Any]:
+    records = [
+        dg.TableRecord(
+            {
+                "batch": batch.name,
+                "contents": batch.size,
+                "in quarantine": count,
+                "percent": round(100 * count / batch.size, 2),
+            }
+        )
+        for batch, count in found[:20]
+    ]
+    return dg.MetadataValue.table(records)

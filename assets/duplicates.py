@@ -6,14 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from fingerprint_dagster.assets.matches import matches
+from fingerprint_dagster.assets.matches import WATCH_CHECK, matches, watch_check
 from fingerprint_dagster.duplicates.decisions import Decisions
 from fingerprint_dagster.duplicates.findings import Cluster, find, order_of_registration
 from fingerprint_dagster.duplicates.join import JOIN_VERSION, join
 from fingerprint_dagster.duplicates.keep import best_first, keep_of
 from fingerprint_dagster.duplicates.pairs import Pairs
 from fingerprint_dagster.duplicates.report import write_report
+from fingerprint_dagster.duplicates.watch import WatchList, sightings
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
+from fingerprint_dagster.settings import get_settings
 from fingerprint_dagster.sources.uri import readable
 
 _SHOWN = 20
@@ -39,6 +41,13 @@ class DuplicatesConfig(dg.Config):
     deps=[matches],
     # Each night, some time after the re-scan of the registered sources.
     automation_condition=dg.AutomationCondition.cron_tick_passed("0 5 * * *") & ~dg.AutomationCondition.in_progress(),
+    check_specs=[
+        dg.AssetCheckSpec(
+            WATCH_CHECK,
+            asset="duplicates",
+            description="Warns where anything in the collection matches watched content (FINGERPRINT_WATCHED).",
+        )
+    ],
 )
 def duplicates(
     config: DuplicatesConfig, catalog: CatalogResource, fingerprints: StoreResource, pipeline: PipelineResource
@@ -48,7 +57,8 @@ def duplicates(
     store, pairs = fingerprints.open(), Pairs(home, fingerprints.uri)
     joined = join(store, pairs)
     rank = best_first(keep_of(config.keep), registered=order_of_registration(catalog.open()))
-    findings = find(store, pairs, Decisions(home).all(), rank)
+    decisions = Decisions(home).all()
+    findings = find(store, pairs, decisions, rank)
     report = Path(config.report) if config.report else home / "reports" / "duplicates.html"
     with pipeline.open() as engine:
         written = write_report(findings, engine, report)
@@ -69,7 +79,9 @@ def duplicates(
     }
     if findings.clusters:
         metadata["largest_clusters"] = dg.MetadataValue.table([_record(each) for each in findings.clusters[:_SHOWN]])
-    return dg.MaterializeResult(metadata=metadata)
+    watch_list = WatchList.of(get_settings().watched)
+    seen = list(sightings(pairs.pairs(), watch_list, decisions)) if watch_list else []
+    return dg.MaterializeResult(metadata=metadata, check_results=[watch_check(seen)])
 
 
 def _record(cluster: Cluster) -> dg.TableRecord:

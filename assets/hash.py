@@ -22,7 +22,7 @@ from fingerprint_dagster.stages import Entry, StageResult
         dg.AssetCheckSpec(
             "no_empty_fingerprints",
             asset="hash",
-            description="Every fingerprint has at least one row that can be looked up.",
+            description="Fails where a fingerprint of the batch that ran last has nothing that can be looked up.",
         )
     ],
 )

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ _WHEN_STORED = (
         dg.AssetCheckSpec(
             WATCH_CHECK,
             asset="matches",
-            description="No content matches watched content (FINGERPRINT_WATCHED), on either side of this batch.",
+            description="Warns where the batch that ran last matches watched content (FINGERPRINT_WATCHED).",
         )
     ],
 )
@@ -83,7 +83,7 @@ def matches(
     if found:
         metadata["top_matches"] = _table(found)
     return dg.MaterializeResult(
-        metadata=metadata, data_version=dg.DataVersion(_digest(found)), check_results=[_check(batch, seen)]
+        metadata=metadata, data_version=dg.DataVersion(_digest(found)), check_results=[watch_check(seen, batch=batch)]
     )
 
 
@@ -92,7 +92,8 @@ def _is_stored(content: Fingerprint, keys: Mapping[str, str]) -> bool:
     return keys.get(content.content.content_id) == content.key
 
 
-def _check(batch: str, seen: list[Sighting]) -> dg.AssetCheckResult:
+def watch_check(seen: Sequence[Sighting], **counts: Any) -> dg.AssetCheckResult:
+    """The check that warns where something copies what is watched. counts: what else is to be shown with it."""
     records = [
         dg.TableRecord(
             {
@@ -109,7 +110,7 @@ def _check(batch: str, seen: list[Sighting]) -> dg.AssetCheckResult:
         passed=not seen,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
-            "batch": batch,
+            **counts,
             "matches": len(seen),
             **({"watched_content_matched": dg.MetadataValue.table(records)} if records else {}),
         },

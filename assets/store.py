@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from fingerprint_dagster import progress
-from fingerprint_dagster.assets.batches import quarantine_check, report, stage_asset
+from fingerprint_dagster.assets.batches import quarantine_checks, report, stage_asset
 from fingerprint_dagster.assets.previews import changed_table, stored_table
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
@@ -20,17 +20,17 @@ from fingerprint_dagster.stages import StageResult, recipe
         dg.AssetCheckSpec(
             "all_stored_or_quarantined",
             asset="store",
-            description="Every registered content of the batch is in the store or in quarantine; none is lost.",
+            description="Fails where a content of the batch that ran last is neither in the store nor in quarantine.",
         ),
         dg.AssetCheckSpec(
             "nothing_in_quarantine",
             asset="store",
-            description="How many contents of the batch failed.",
+            description="Warns while any batch has contents in quarantine.",
         ),
         dg.AssetCheckSpec(
             "quarantine_rate",
             asset="store",
-            description="Warns where a larger part of the batch failed than FINGERPRINT_QUARANTINE_ALERT says.",
+            description="Warns while more of any batch is in quarantine than FINGERPRINT_QUARANTINE_ALERT says.",
         ),
     ],
 )
@@ -75,4 +75,4 @@ def store(
             **({"lost": lost[:20]} if lost else {}),
         },
     )
-    yield from quarantine_check(batch, result, get_settings().quarantine_alert)
+    yield from quarantine_checks(batch, result, register.in_quarantine(), get_settings().quarantine_alert)

@@ -351,6 +351,15 @@ class Catalog(HomeDatabase):
         found = [(row[0], Failure(row[1], row[2], row[3], row[4], bool(row[5]))) for row in rows]
         return found if batches is None else [each for each in found if each[0] in batches]
 
+    def in_quarantine(self) -> list[tuple[Batch, int]]:
+        """The batches with contents in quarantine, and how many; those with the greatest part of them come first."""
+        with self._db() as db:
+            rows = db.execute(
+                "SELECT count(*), batch, content_type, size, recipe FROM quarantine JOIN batches USING (batch)"
+                " GROUP BY batch ORDER BY 1.0 * count(*) / size DESC, number"
+            ).fetchall()
+        return [(Batch(*row[1:]), row[0]) for row in rows]
+
     # ------------------------------------------------------------------ what the stages report
 
     def record(self, batch: str, failures: Sequence[Failure]) -> None:

@@ -113,7 +113,9 @@ maintenance_schedule = dg.ScheduleDefinition(
 
 
 @dg.asset_check(
-    asset=store, name="nothing_waits", description="No batch has waited for longer than a day to be stored in full."
+    asset=store,
+    name="nothing_waits",
+    description="Warns while a batch has waited for longer than a day to be stored in full.",
 )
 def nothing_waits(catalog: CatalogResource) -> dg.AssetCheckResult:
     """The freshness of the store: it holds all that was registered until a day ago."""

@@ -106,10 +106,17 @@ def test_the_check_warns_when_content_matches_watched_content(settings, instance
     assert [Path(record.data["watched"]).name for record in records] == ["novel.txt"]
     # The batch of what is watched warns as well, once it is looked at again.
     assert not check(materialize(settings, instance, matches, first)).passed
+    # And the collection, whatever batch ran last.
+    (uploads / "copy.txt").rename(tmp_path / "away.txt")
+    (uploads / "another.txt").write_text(" ".join(words(3)))
+    third = fingerprint(settings, instance, uploads)[-1]
+    assert check(materialize(settings, instance, matches, third)).passed
+    assert not check(materialize(settings, instance, duplicates)).passed
     store = open_store(settings.store_uri)
     copy, novel = (each for part in store.scan() for each in part if "other" not in each.content.uri)
     Decisions(settings.home).record([Decision.of("different", copy, novel)])
     assert check(materialize(settings, instance, matches, second)).passed
+    assert check(materialize(settings, instance, duplicates)).passed
 
 
 def test_duplicates_are_clusters_and_a_report(settings, instance, tmp_path):

@@ -135,7 +135,7 @@ def test_bad_contents_go_to_quarantine_and_the_others_are_stored(settings, insta
     assert found["all_stored_or_quarantined"].passed
     assert not found["nothing_in_quarantine"].passed
     assert found["nothing_in_quarantine"].severity == dg.AssetCheckSeverity.WARN
-    assert found["nothing_in_quarantine"].metadata["quarantined"].value == 3
+    assert found["nothing_in_quarantine"].metadata["batch_quarantined"].value == 3
 
 
 def test_a_file_that_was_mended_leaves_the_quarantine(settings, instance, pictures):
@@ -148,6 +148,27 @@ def test_a_file_that_was_mended_leaves_the_quarantine(settings, instance, pictur
     materialize(settings, instance, batch, tags={RETRY_TAG: "true"})
     assert Catalog(settings.home).quarantined() == []
     assert open_store(settings.store_uri).count() == {"image": 3}
+
+
+def test_a_batch_in_quarantine_is_not_forgotten_when_the_next_one_is_well(settings, instance, pictures, tmp_path):
+    (pictures / "cut.png").write_bytes(picture("coffee.png").read_bytes()[:5000])
+    (bad,) = register(settings, pictures)
+    materialize(settings, instance, bad)
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(picture("coffee.png"), others)
+    (well,) = register(settings, others)
+    result = materialize(settings, instance, well)
+    assert metadata(result)["store"]["quarantined"] == 0
+    for name in ("nothing_in_quarantine", "quarantine_rate"):
+        check = checks(result)[name]
+        assert not check.passed
+        assert check.metadata["batch_quarantined"].value == 0
+        (worst,) = check.metadata["worst_batches"].value.records  # type: ignore[union-attr]
+        assert worst.data == {"batch": bad, "contents": 3, "in quarantine": 1, "percent": 33.33}
+    shutil.copy(picture("rocket.jpg"), pictures / "cut.png")
+    materialize(settings, instance, bad, tags={RETRY_TAG: "true"})
+    assert checks(materialize(settings, instance, well))["nothing_in_quarantine"].passed
 
 
 def test_the_check_reports_a_content_that_vanished_from_the_store(settings, instance, pictures, monkeypatch):

@@ -12,9 +12,9 @@ import pytest
 from sources.servers import Handler, serving
 
 from fingerprint_dagster.assets import STAGE_ASSETS
-from fingerprint_dagster.assets.batches import BATCHES, quarantine_check
+from fingerprint_dagster.assets.batches import BATCHES, quarantine_checks
 from fingerprint_dagster.assets.sources import sources
-from fingerprint_dagster.catalog import Catalog
+from fingerprint_dagster.catalog import Batch, Catalog
 from fingerprint_dagster.content import Content, Failure
 from fingerprint_dagster.definitions import build_definitions, build_resources
 from fingerprint_dagster.jobs import maintenance
@@ -199,14 +199,9 @@ def test_a_batch_that_waits_for_a_day_fails_the_freshness_check(home, tmp_path, 
 
 @pytest.mark.parametrize(("failed", "passed"), [(0, True), (1, True), (2, False)])
 def test_a_warning_says_when_more_of_a_batch_fail_than_usual(failed, passed):
-    entries = [
-        Entry(
-            Content(str(number), f"file:///{number}", "text", {}),
-            failure=Failure(str(number), f"file:///{number}", "decode", "damaged", False) if number < failed else None,
-        )
-        for number in range(20)
-    ]
-    checks = quarantine_check("b", StageResult("store", tuple(entries), 0, 0, 0.0), 0.05)
+    entries = tuple(Entry(Content(str(number), f"file:///{number}", "text", {})) for number in range(20))
+    in_quarantine = [(Batch("worst", "text", 20), failed)] if failed else []
+    checks = quarantine_checks("well", StageResult("store", entries, 0, 0, 0.0), in_quarantine, 0.05)
     results = {each.check_name: each for each in checks}
     assert results["quarantine_rate"].passed is passed
     assert results["quarantine_rate"].severity == dg.AssetCheckSeverity.WARN
