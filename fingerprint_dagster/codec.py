@@ -67,7 +67,7 @@ def decode(data: bytes) -> Value:
         size = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + size])
         info = json.loads(header.pop("__metadata__")["info"])
-        body = memoryview(bytearray(memoryview(data)[8 + size :]))  # Arrays that may be written to, as any other.
+        body = bytearray(memoryview(data)[8 + size :])  # Arrays that may be written to, as any other.
         arrays = {name: _array(body, each) for name, each in header.items()}
         written = max((each["data_offsets"][1] for each in header.values()), default=0)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -79,13 +79,14 @@ def decode(data: bytes) -> Value:
     return Value(arrays, info)
 
 
-def _array(body: memoryview, told: Mapping[str, Any]) -> np.ndarray:
+def _array(body: bytearray, told: Mapping[str, Any]) -> np.ndarray:
     """The array that the header tells of. Raises ValueError where its bytes are not all there."""
     start, end = told["data_offsets"]
-    shape = tuple(told["shape"])
-    if not 0 <= start <= end <= len(body) or any(side < 0 for side in shape):
+    shape, dtype = told["shape"], _TYPES[told["dtype"]]
+    count, rest = divmod(end - start, dtype.itemsize)
+    if not 0 <= start <= end <= len(body) or rest or min(shape, default=0) < 0:
         raise ValueError("an array lies outside of the bytes")
-    return np.frombuffer(body[start:end], _TYPES[told["dtype"]]).reshape(shape)
+    return np.frombuffer(body, dtype, count, start).reshape(shape)
 
 
 def sketch_to_value(sketch: Sketch) -> Value:

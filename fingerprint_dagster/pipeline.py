@@ -265,16 +265,15 @@ class Pipeline:
         if pending:
             plugin = _plugin(entries)
             keys = {digest: value_key(stage, plugin, digest) for digest in pending}
-            refusals = [refusal_key(key) for key in keys.values()]
-            if self.retry:
-                self.memo.delete(refusals)
             found = self.memo.contains(list(keys.values()))
-            refused = self.memo.get_many(refusals)
-            for digest, key in keys.items():
-                if refusal_key(key) in refused:
-                    errors[digest] = ContentError(refused[refusal_key(key)].decode())
-                if digest in errors or key in found:
-                    del pending[digest]
+            refusals = {digest: refusal_key(key) for digest, key in keys.items() if key not in found}
+            if self.retry:
+                self.memo.delete(list(refusals.values()))
+            refused = self.memo.get_many(list(refusals.values()))
+            for digest, key in refusals.items():
+                if key in refused:
+                    errors[digest] = ContentError(refused[key].decode())
+            pending = {digest: pending[digest] for digest in refusals if digest not in errors}
             done = len(entries) - len(pending)
             for digest, outcome in self._make(stage, plugin, list(pending.values())):
                 done += 1

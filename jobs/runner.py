@@ -32,26 +32,22 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 def run_batch(instance: dg.DagsterInstance, batch: str, tags: Mapping[str, str]) -> dict[str, Any]:
     """Execute the job for one batch; the run's id, whether it succeeded, and the first error if not."""
     add_partitions(instance, [batch])
-    with dg.execute_job(
-        dg.reconstructable(resolved_job),
-        instance,
-        run_config=_QUIET,
-        tags={"dagster/partition": batch, **tags},
-    ) as result:
-        events = result.all_events
-        error = next((_error_of(event) for event in events if event.is_failure), "")
-        stages = {}
-        for event in events:
-            if event.is_step_materialization and event.asset_key is not None:
-                metadata = event.materialization.metadata
-                stages[event.asset_key.path[-1]] = {word: metadata[name].value for name, word in COUNTS.items()}
-        return {
-            "batch": batch,
-            "run_id": result.run_id,
-            "success": result.success,
-            "error": error,
-            "stages": stages,
-        }
+    result = dg.execute_job(
+        dg.reconstructable(resolved_job), instance, run_config=_QUIET, tags={"dagster/partition": batch, **tags}
+    )
+    events = result.all_events
+    stages = {}
+    for event in events:
+        if event.is_step_materialization and event.asset_key is not None:
+            metadata = event.materialization.metadata
+            stages[event.asset_key.path[-1]] = {word: metadata[name].value for name, word in COUNTS.items()}
+    return {
+        "batch": batch,
+        "run_id": result.run_id,
+        "success": result.success,
+        "error": next((_error_of(event) for event in events if event.is_failure), ""),
+        "stages": stages,
+    }
 
 
 def _error_of(event: dg.DagsterEvent) -> str:

@@ -15,7 +15,7 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from fingerprint_dagster.jobs.instance import dagster_home
 from fingerprint_dagster.settings import get_settings
@@ -48,19 +48,26 @@ class HomeStorage(DagsterSqliteStorage):
 
 
 class _Kept:
-    """The connections of this process to one database; a forked process makes its own. prepare: done once, at first."""
+    """This process's way to one database: what SQLAlchemy has prepared for it, and with `stay_open` a connection.
 
-    def __init__(self, address: str, prepare: Callable[[Engine], None] = lambda engine: None) -> None:
+    A forked process makes its own. prepare: done once, at first.
+    """
+
+    def __init__(
+        self, address: str, prepare: Callable[[Engine], None] = lambda engine: None, *, stay_open: bool
+    ) -> None:
         self._address = address
         self._prepare = prepare
+        # One stays open; there are more while as many threads want one at once.
+        self._pool: dict[str, Any] = (
+            {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1} if stay_open else {"poolclass": NullPool}
+        )
         self._opened: tuple[int, Engine] | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         if self._opened is None or self._opened[0] != os.getpid():
-            # One stays open; there are more while as many threads want one at once.
-            pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1}
-            engine = create_engine(self._address, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}, **pool)
+            engine = create_engine(self._address, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}, **self._pool)
             self._prepare(engine)
             self._opened = (os.getpid(), engine)
         with self._opened[1].connect() as connection, connection.begin():
@@ -74,7 +81,7 @@ class _Kept:
 class _Runs(SqliteRunStorage):
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(conn_string, inst_data)
-        self._kept = _Kept(conn_string)
+        self._kept = _Kept(conn_string, stay_open=True)
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -87,21 +94,36 @@ class _Runs(SqliteRunStorage):
 
 class _Events(SqliteEventLogStorage):
     """Each run has a file of its own beside the index. The UI sees by its time of change that something happened, so
-    that is left as it is."""
+    that one is closed after every event; only what SQLAlchemy has prepared for the latest run is kept."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
-        self._kept = _Kept(self.conn_string_for_shard(INDEX_SHARD_NAME), self._initdb)
+        self._index = _Kept(self.conn_string_for_shard(INDEX_SHARD_NAME), self._initdb, stay_open=True)
+        self._run: tuple[str, _Kept] | None = None
+
+    def has_table(self, table_name: str) -> bool:
+        with self._index.transaction() as connection:
+            return connection.dialect.has_table(connection, table_name)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
-        if shard != INDEX_SHARD_NAME:
-            with super()._connect(shard) as connection:
-                yield connection
-        else:
-            with self._db_lock, self._kept.transaction() as connection:
-                yield connection
+        with self._db_lock, self._kept(shard).transaction() as connection:
+            yield connection
+
+    def _kept(self, shard: str) -> _Kept:
+        if shard == INDEX_SHARD_NAME:
+            return self._index
+        if self._run is None or self._run[0] != shard:
+            address = self.conn_string_for_shard(shard)
+            self._run = shard, _Kept(address, lambda engine: self._make(shard, engine), stay_open=False)
+        return self._run[1]
+
+    def _make(self, shard: str, engine: Engine) -> None:
+        """Make the tables of a run's file, the first time this process sees it."""
+        if shard not in self._initialized_dbs:
+            self._initdb(engine)
+            self._initialized_dbs.add(shard)
 
     def dispose(self) -> None:
         super().dispose()
-        self._kept.close()
+        self._index.close()

@@ -381,6 +381,24 @@ def test_the_files_and_rows_hold_exactly_the_bytes_that_were_put(disk: DiskMemo)
     assert rows == [(key(1), len(SMALL), SMALL), (key(2), len(LARGE), None)]
 
 
+def test_a_memo_of_an_earlier_release_goes_on_working(disk: DiskMemo) -> None:
+    """Its entries were in a table sorted by key."""
+    disk.put_many("decode", [(key(1), SMALL), (key(2), LARGE)])
+    with sqlite3.connect(disk.root / "index.sqlite") as db:
+        (schema,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'entries'").fetchone()
+        rows = db.execute("SELECT * FROM entries").fetchall()
+        db.execute("DROP TABLE entries")
+        db.execute(f"{schema} WITHOUT ROWID")
+        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    old = DiskMemo(disk.root, GIB, DAY)
+    assert old.get_many([key(1), key(2)]) == {key(1): SMALL, key(2): LARGE}
+    old.put_many("decode", [(key(2), SMALL), (key(3), LARGE)])
+    old.delete([key(1)])
+    assert old.get_many([key(1), key(2), key(3)]) == {key(2): SMALL, key(3): LARGE}
+    assert old.usage() == {"decode": StageUsage(2, len(SMALL) + len(LARGE))}
+    assert old.clear() == 2
+
+
 def test_deleting_evicting_and_clearing_remove_the_files(disk: DiskMemo, clock: Clock) -> None:
     disk.put_many("decode", [(key(number), LARGE) for number in range(4)])
     disk.delete([key(0)])

@@ -32,11 +32,13 @@ EVICT_TO = 0.9
 ORPHAN_SECONDS = 600.0
 _KEYS_PER_QUERY = 500
 
+# A table with rowids, where new values come after all others. Sorted by their keys, which are random, every few new
+# values would have pages of old ones read and written again, the more so the more there are.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     key TEXT PRIMARY KEY, stage TEXT NOT NULL, size INTEGER NOT NULL, checksum TEXT NOT NULL,
     created REAL NOT NULL, used REAL NOT NULL, value BLOB
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS entries_by_use ON entries (used, key, size);
 CREATE TABLE IF NOT EXISTS totals (
     stage TEXT PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL

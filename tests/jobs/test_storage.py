@@ -42,6 +42,17 @@ def test_an_index_that_is_written_to_stays_open(instance, home: Path, monkeypatc
     assert not [path for path in opened if path.endswith("index.db")]
 
 
+def test_the_file_of_a_run_changes_with_every_event(instance, home: Path):
+    """By that the UI sees that there is something new to show."""
+    runs = [instance.create_run_for_job(dg.GraphDefinition("nothing").to_job()) for _ in range(2)]
+    seen = set()
+    for run in [*runs, *runs]:
+        instance.report_engine_event("something happened", run)
+        seen.add((home / "dagster" / "history" / "runs" / f"{run.run_id}.db").stat().st_mtime_ns)
+    assert len(seen) == 4
+    assert [len(instance.all_logs(run.run_id)) for run in runs] == [2, 2]
+
+
 def test_any_number_of_batches_become_partitions_at_once(instance):
     names = [f"image-{number}" for number in range(35_000)]  # SQLite takes no 32,767 values in a statement.
     add_partitions(instance, names[:20_000])
