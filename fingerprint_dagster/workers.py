@@ -8,10 +8,8 @@ import multiprocessing
 import multiprocessing.connection
 import multiprocessing.process
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from fingerprint_dagster.errors import ContentError, FingerprintError
 from fingerprint_dagster.sandbox import confine
+from fingerprint_dagster.temporary import TemporaryFolder
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -113,7 +112,7 @@ class WorkerPool(Generic[Task, Result]):
         self._target = (work, arguments, timeout_seconds, memory_bytes)
         self._sandbox = sandbox
         self._writable = list(writable)
-        self._temporary: Path | None = None
+        self._temporary: TemporaryFolder | None = None
         self._workers: list[_Worker[Task]] = []
 
     def __enter__(self) -> WorkerPool[Task, Result]:
@@ -132,7 +131,7 @@ class WorkerPool(Generic[Task, Result]):
         while self._workers:
             self._workers.pop().end()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.close()
             self._temporary = None
 
     def wait_ready(self) -> None:
@@ -237,13 +236,13 @@ class WorkerPool(Generic[Task, Result]):
 
     def _start(self, pipe: multiprocessing.connection.Connection) -> multiprocessing.process.BaseProcess:
         if self._temporary is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="fingerprint-"))
+            self._temporary = TemporaryFolder()
         for folder in self._writable:
             folder.mkdir(parents=True, exist_ok=True)
         context: Any = multiprocessing.get_context(_start_method())
         process: multiprocessing.process.BaseProcess = context.Process(
             target=_serve,
-            args=(pipe, *self._target, self._writable, self._temporary if self._sandbox else None),
+            args=(pipe, *self._target, self._writable, self._temporary.path if self._sandbox else None),
             daemon=True,
         )
         process.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from fingerprint_dagster.service.samples import write_samples
 from fingerprint_dagster.settings import Settings
 from fingerprint_dagster.sources import Fetched
 from fingerprint_dagster.stages import Entry, memo_key, value_key
+from fingerprint_dagster.temporary import TemporaryFolder
 from fingerprint_dagster.workers import WorkerPool
 
 log = logging.getLogger("fingerprint_dagster.service")
@@ -81,8 +81,8 @@ class Engine:
         self._flights: dict[Request, Future[Found]] = {}
         self._computing: dict[str, Future[bytes]] = {}
         self._requests = ThreadPoolExecutor(settings.max_in_flight, "fingerprint-request")
-        self._folder = tempfile.TemporaryDirectory(prefix="fingerprint-")
-        self._samples = write_samples(Path(self._folder.name))
+        self.temporary = TemporaryFolder()
+        self._samples = write_samples(self.temporary.path)
         self.workers = Workers(settings.worker_count, self._pool, MAX_HELD_BYTES)
         self._model_threads = ModelThreads(
             self.models, settings.batch_size, settings.batch_wait_ms / 1000, lambda: self.workers.decoding > 0
@@ -114,7 +114,7 @@ class Engine:
         self._requests.shutdown(wait=True)
         self._model_threads.close()
         self.workers.close()
-        self._folder.cleanup()
+        self.temporary.close()
 
     @property
     def in_flight(self) -> int:

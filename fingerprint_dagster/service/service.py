@@ -37,6 +37,7 @@ Item = str | tuple[str, str | None]
 _KNOWN_STORED = 200_000
 # So often `close` looks whether the last call has ended.
 _LOOK_SECONDS = 0.005
+_CLOSED = "the service is closed: make a new one"
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class FingerprintService:
         self._closed = True
         while self._calls:  # From whatever event loops they came.
             await asyncio.sleep(_LOOK_SECONDS)
-        engine, writer = self._engine, self._writer
+        engine, writer = await self._in_thread(self._started)
         try:
             if engine is not None:
                 await self._in_thread(engine.close)
@@ -285,7 +286,7 @@ class FingerprintService:
     async def _ready(self) -> tuple[Engine, StoreWriter]:
         """The engine and the writer, made on first use. Raises `UsageError` when the service is closed."""
         if self._closed:
-            raise UsageError("the service is closed: make a new one")
+            raise UsageError(_CLOSED)
         if self._engine is None or self._writer is None:
             await self._in_thread(self._start)
         assert self._engine is not None
@@ -299,6 +300,8 @@ class FingerprintService:
         from fingerprint_dagster.service.writer import StoreWriter
 
         with self._starting:
+            if self._closed:
+                raise UsageError(_CLOSED)
             if self._engine is not None:
                 return
             settings = self.settings
@@ -307,6 +310,11 @@ class FingerprintService:
             journal = Journal(settings.home / "journal", settings.store_uri) if lasting else None
             self._writer = StoreWriter(store, journal, sync_seconds=settings.journal_sync_seconds)
             self._engine = Engine(settings, self._models)
+
+    def _started(self) -> tuple[Engine | None, StoreWriter | None]:
+        """What there is to close, once nobody is starting it."""
+        with self._starting:
+            return self._engine, self._writer
 
     async def _found(
         self, engine: Engine, content_url: str, content_type: str | None, use_cache: bool, data: bytes | None
@@ -320,7 +328,7 @@ class FingerprintService:
         if data is None:
             request = Request(to_uri(content_url), kind, use_cache)
             return await self._flown(engine, request), request.uri
-        digest, file = await self._in_thread(_written, data)
+        digest, file = await self._in_thread(_written, data, engine.temporary.path)
         try:
             uri = f"upload:{digest[:16]}/{quote(content_url, safe='/.~-_')}"
             return await self._flown(engine, Request(uri, kind, use_cache, Path(file.name), digest)), uri
@@ -398,9 +406,9 @@ def _as(answer: Answer, content_id: str | None, metadata: Mapping[str, Any] | No
     return replace(record, content=content, key=key)
 
 
-def _written(data: bytes) -> tuple[str, IO[bytes]]:
-    """The SHA-256 of bytes, and a temporary file that holds them until it is closed."""
-    file = tempfile.NamedTemporaryFile(prefix="fingerprint-upload-")  # noqa: SIM115 - the caller closes it
+def _written(data: bytes, folder: Path) -> tuple[str, IO[bytes]]:
+    """The SHA-256 of bytes, and a file in the folder that holds them until it is closed."""
+    file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115 - the caller closes it
     file.write(data)
     file.flush()
     return hashlib.sha256(data).hexdigest(), file

@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 from media_files import picture, sample
+from running import wait_until
 from sources.servers import Handler, serving
 
-from fingerprint_dagster import ContentError, ContentType, FingerprintResult, UsageError, calibration
+from fingerprint_dagster import (
+    ContentError,
+    ContentType,
+    FingerprintResult,
+    FingerprintService,
+    UsageError,
+    calibration,
+)
 from fingerprint_dagster.calibration import Calibration, Noise
 from fingerprint_dagster.duplicates.decisions import Decision, Decisions
 from fingerprint_dagster.index.store import open_store
@@ -128,6 +136,20 @@ def test_a_closed_service_says_so(service: Any, write: Any) -> None:
             await it.generate_fingerprint(write("1")[0])
 
     run(ask())
+
+
+def test_what_is_closed_while_it_starts_leaves_nothing_running(settings: Any) -> None:
+    before = set(threading.enumerate())
+
+    async def ask() -> None:
+        it = FingerprintService(settings())
+        starting = asyncio.ensure_future(it.load_models())
+        await asyncio.sleep(0)  # It is in another thread now.
+        starting.cancel()
+        await it.close()
+
+    run(ask())
+    wait_until(lambda: set(threading.enumerate()) <= before, "the service's threads to end")
 
 
 def test_it_works_from_several_event_loops_and_from_a_notebooks_running_one(service: Any, write: Any) -> None:
