@@ -5,8 +5,9 @@
 Runs the folder into a fresh home, then again with everything in the memo, then with nothing to do, and prints for each
 the processor seconds of every part: each stage's own work, the store, the memo (coding, reading and writing values),
 the pipes between processes, Dagster, and process starts; what is no stage's work as a share of the stages'; how busy
-the cores were; contents a second. Beside them, in the same run: the engine without Dagster, and the usual loop of PIL
-and pdqhash over all cores (pictures only: one hash, no embedding, nothing stored). Needs the `bench` extra.
+the cores were; contents a second. Beside them, in the same run: the engine without Dagster, for new content and with
+everything in the memo, and the usual loop of PIL and pdqhash over all cores (pictures only: one hash, no embedding,
+nothing stored). Needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -71,11 +72,13 @@ def main() -> None:
             return os.environ | {"FINGERPRINT_HOME": str(Path(temporary) / name)}
 
         run = [sys.executable, "-m", "fingerprint_dagster", "run"]
+        engine = [sys.executable, str(scripts["engine"]), str(folder)]
         ways = {
             "run": sampled([*run, str(folder)], home("dagster")),
             "run --again": sampled([*run, "--again", str(folder)], home("dagster")),
             "nothing to do": sampled([*run, str(folder)], home("dagster")),
-            "engine alone": sampled([sys.executable, str(scripts["engine"]), str(folder)], home("engine")),
+            "engine alone": sampled(engine, home("engine")),
+            "engine again": sampled(engine, home("engine")),
         }
         if "--no-peer" not in sys.argv:
             wall, processor, busy = measured([sys.executable, str(scripts["peer"]), str(folder)], home("peer"))
