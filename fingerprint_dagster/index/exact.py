@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fingerprint_dagster.content import Component, Fingerprint
+from fingerprint_dagster.content import Component, Fingerprint, Sketch
 from fingerprint_dagster.index import ranking
 from fingerprint_dagster.index.record import from_record, to_record
 from fingerprint_dagster.index.store import Candidate
@@ -41,9 +42,10 @@ class ExactStore:
         """See `Store.count`."""
         return dict(Counter(fingerprint.content.content_type for fingerprint in self._stored.values()))
 
-    def scan(self, batch_size: int = 1000) -> Iterator[list[Fingerprint]]:
+    def scan(self, batch_size: int = 1000, *, sketches: bool = True) -> Iterator[list[Fingerprint]]:
         """See `Store.scan`."""
-        everything = list(self._stored.values())
+        stored = list(self._stored.values())
+        everything = stored if sketches else [replace(each, sketch=Sketch(())) for each in stored]
         for start in range(0, len(everything), batch_size):
             yield everything[start : start + batch_size]
 

@@ -58,7 +58,10 @@ class PostgresStore(Searched):
     """
 
     def __init__(self, uri: str, search_folder: Path) -> None:
-        """uri: `postgresql://user:password@host/database?schema=name`, the rest as libpq takes it."""
+        """uri: `postgresql://user@host/database?schema=name`, the rest as libpq takes it.
+
+        The password comes from PGPASSWORD or a password file, since the address is shown in Dagster's UI.
+        """
         try:
             import psycopg  # noqa: F401
         except ImportError:
@@ -108,11 +111,12 @@ class PostgresStore(Searched):
         sql = "SELECT content_type, count(*) FROM records WHERE content_type <> '' GROUP BY content_type"
         return dict(self._rows(sql))
 
-    def scan(self, batch_size: int = 1000) -> Iterator[list[Fingerprint]]:
+    def scan(self, batch_size: int = 1000, *, sketches: bool = True) -> Iterator[list[Fingerprint]]:
         """See `Store.scan`."""
-        sql = f"SELECT {', '.join(_COLUMNS)} FROM records WHERE content_type <> ''"
+        columns = [name for name in _COLUMNS if sketches or name != "payload"]
+        sql = f"SELECT {', '.join(columns)} FROM records WHERE content_type <> ''"
         for rows in self._stream(sql, [], batch_size):
-            yield [from_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+            yield [from_record(dict(zip(columns, row, strict=True))) for row in rows]
 
     def by_digest(self, digest: str) -> list[str]:
         """See `Store.by_digest`."""

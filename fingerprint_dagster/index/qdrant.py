@@ -85,9 +85,12 @@ class QdrantStore(Searched):
             found = self._client.facet(self._collection, "content_type", limit=1000, exact=True).hits
         return {str(hit.value): hit.count for hit in found if hit.value}
 
-    def scan(self, batch_size: int = 1000) -> Iterator[list[Fingerprint]]:
+    def scan(self, batch_size: int = 1000, *, sketches: bool = True) -> Iterator[list[Fingerprint]]:
         """See `Store.scan`. What is put or deleted meanwhile may be there or not."""
-        for records in self._matching(_stored(), True, batch_size):
+        from qdrant_client import models
+
+        fields = True if sketches else models.PayloadSelectorExclude(exclude=["payload"])
+        for records in self._matching(_stored(), fields, batch_size):
             yield [_fingerprint(record) for record in records]
 
     def by_digest(self, digest: str) -> list[str]:
@@ -157,7 +160,7 @@ class QdrantStore(Searched):
                 points = self._client.retrieve(self._collection, numbers, with_payload=fields)
             yield from (point.payload for point in points if point.payload["content_type"])
 
-    def _matching(self, wanted: Any, fields: bool | list[str], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    def _matching(self, wanted: Any, fields: Any, size: int) -> Iterator[list[Mapping[str, Any]]]:
         """The records that match, in lists of at most `size`."""
         offset: Any = None
         while self._is_there():
@@ -222,4 +225,4 @@ def _bytes(payload: str | None) -> bytes | None:
 
 
 def _fingerprint(record: Mapping[str, Any]) -> Fingerprint:
-    return from_record({**record, "payload": _bytes(record["payload"])})
+    return from_record({**record, "payload": _bytes(record["payload"])} if "payload" in record else record)

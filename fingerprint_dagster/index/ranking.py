@@ -4,11 +4,12 @@ A row of the query and a stored row have a nearness of 0 (not near) to 1 (the sa
 component is, summed over the query's rows, the cube of the nearness of its nearest row: one frame that is nearly the
 same counts for more than many that are vaguely alike. Tokens score by the bits of surprise of the distinct tokens
 shared, each log2((contents + 1) / holders), where both count the stored contents of the type asked for: what many share
-says little. Components are merged by reciprocal rank.
+says little. Components are merged by how far a content stands out in each from what is found there by chance.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -34,13 +35,12 @@ THINNED = 4
 # 70 %, among a million, words find .58 with 16,384 postings and .88 with four times as many, which take 3 ms more.
 POSTINGS_PER_CONTENT = 1 / 16
 POSTINGS = (1 << 14, 1 << 16)
-# Of reciprocal rank fusion, where 60 is usual: what is first in one component comes before what is good in two, which
-# in a large collection many are. Of 380 edited pictures among 100,000, of which 35 are somewhat like each, 284 have
-# their original before the fifth that is none, and 217 with 60.
-RANK_OFFSET = 2
+# Of a score below this nothing is known but that it is small: one row, and that not a tenth of the way from not near to
+# the same.
+LEAST_SCORE = 1e-3
 
-# Best first: content_id, and what is told of it (`Candidate.scores`).
-Ranking = list[tuple[str, float]]
+# Best first: content_id, score, and what is told of it (`Candidate.scores`).
+Ranking = list[tuple[str, float, float]]
 
 
 def searchable_rows(component: Component) -> np.ndarray:
@@ -183,16 +183,23 @@ def surprise(contents: int, holders: np.ndarray) -> np.ndarray:
 def best_first(scored: Iterable[tuple[float, str, float]], limit: int) -> Ranking:
     """Of (score, content_id, what is told of it): those with the greatest scores above 0, ties by content_id."""
     best = sorted((-score, content_id, told) for score, content_id, told in scored if score > 0)
-    return [(content_id, told) for _, content_id, told in best[:limit]]
+    return [(content_id, -score, told) for score, content_id, told in best[:limit]]
 
 
 def merge(rankings: Mapping[str, Ranking], limit: int) -> list[Candidate]:
-    """One ranking out of one for each algorithm: each content once, the best in all of them first."""
+    """One ranking out of one for each algorithm, of at most `limit` contents each: each content once, best first.
+
+    A content's score is the sum of the logarithms of its scores as multiples of what chance finds: in a full ranking
+    that is the last score, in a shorter one so much less as it is shorter. Reciprocal ranks, which know nothing of
+    scores, put 289 of 498 originals of edited pictures among the first five of a million, and this 311; of the same
+    among 200, 510 and 512 of 520.
+    """
     merged: defaultdict[str, float] = defaultdict(float)
     told: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for algorithm, ranking in rankings.items():
-        for rank, (content_id, score) in enumerate(ranking):
-            merged[content_id] += 1 / (RANK_OFFSET + rank)
-            told[content_id][algorithm] = score
+        for content_id, score, nearest in ranking:
+            chance = max(ranking[-1][1], LEAST_SCORE) * len(ranking) / limit
+            merged[content_id] += math.log(max(score, LEAST_SCORE) / chance)
+            told[content_id][algorithm] = nearest
     best = sorted((-score, content_id) for content_id, score in merged.items())
     return [Candidate(content_id, told[content_id]) for _, content_id in best[:limit]]

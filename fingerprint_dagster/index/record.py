@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fingerprint_dagster.codec import decode, encode, sketch_to_value, value_to_sketch
-from fingerprint_dagster.content import Content, Fingerprint
+from fingerprint_dagster.content import Content, Fingerprint, Sketch
 
 # Of the parts that `found_by` reads, in safetensors' words.
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -37,9 +37,9 @@ def to_record(fingerprint: Fingerprint) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> Fingerprint:
-    """The fingerprint that `to_record` was given."""
+    """The fingerprint that `to_record` was given; its sketch is empty where there is no payload."""
     content = Content(record["content_id"], record["uri"], record["content_type"], json.loads(record["metadata"]))
-    sketch = value_to_sketch(decode(record["payload"]))
+    sketch = value_to_sketch(decode(record["payload"])) if "payload" in record else Sketch(())
     return Fingerprint(content, record["digest"], record["size"], record["media_type"], record["key"], sketch)
 
 

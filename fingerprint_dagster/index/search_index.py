@@ -40,7 +40,7 @@ from fingerprint_dagster.index.segment import (
     Segment,
     contents_arrays,
     digest_keys,
-    expand,
+    entries,
     index_rows,
     joined,
     merge_segments,
@@ -493,11 +493,11 @@ def _by_tokens(
             state.segments, alive, state.whole(content_type), state.first, ranges, strict=False
         ):
             if key in segment.components:
-                token, place = expand(first[tokens], last[tokens])
-                content = segment.components[key]["owners"][place]
+                content = entries(segment.components[key]["owners"], first[tokens], last[tokens])
                 count = last[tokens] - first[tokens]
                 if not whole:
                     kept = live[content]
+                    token = np.repeat(np.arange(len(tokens)), count)
                     content, count = content[kept], np.bincount(token[kept], minlength=len(tokens))
                 shared.append(content.astype(np.int64) + base)
                 counts.append(count)
@@ -518,12 +518,9 @@ def _greatest_sums(content: np.ndarray, bits: np.ndarray, limit: int) -> tuple[n
     if len(content) > 16 * limit:
         # Most share one token, and are not among the best. So only those are summed up that are met again (or whose
         # numbers end like another's), which needs no sorting.
-        slots = 1 << (len(content).bit_length() + 4)
+        slots = 1 << (len(content).bit_length() + 3)
         slot = content & (slots - 1)
-        order, met = np.arange(len(content), dtype=np.uint32), np.empty(slots, np.uint32)
-        met[slot] = order
-        met[slot[met[slot] != order]] = len(content)
-        again = met[slot] == len(content)
+        again = np.flatnonzero(np.bincount(slot, minlength=slots)[slot] > 1)
         number, sums = _sums(content[again], bits[again])
         if len(sums) >= limit and np.partition(sums, -limit)[-limit] > bits.max():
             return number, sums
@@ -532,8 +529,10 @@ def _greatest_sums(content: np.ndarray, bits: np.ndarray, limit: int) -> tuple[n
 
 def _sums(content: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Contents, and the sum of the bits of each."""
-    number, place = np.unique(content, return_inverse=True)
-    return number, np.round(np.bincount(place, bits), 9)
+    order = np.argsort(content, kind="stable")
+    content = content[order]
+    first = np.flatnonzero(np.diff(content, prepend=-1))
+    return content[first], np.round(np.add.reduceat(bits[order], first), 9)
 
 
 def _best_of_each(state: _State, best: _Best, limit: int) -> Iterator[tuple[int, ranking.Ranking]]:

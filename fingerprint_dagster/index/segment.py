@@ -137,7 +137,8 @@ class Segment:
         arrays = self.components.get(key)
         if arrays is None or not len(arrays["tokens"]):
             return np.zeros(len(tokens), np.int64), np.zeros(len(tokens), np.int64)
-        at = np.searchsorted(arrays["tokens"], tokens)
+        at, order = np.empty(len(tokens), np.int64), np.argsort(tokens)
+        at[order] = np.searchsorted(arrays["tokens"], tokens[order])  # In this order each is near the one before.
         here = arrays["tokens"][np.minimum(at, len(arrays["tokens"]) - 1)] == tokens
         at = np.where(here, at, 0)
         first = arrays["starts"][at]
@@ -167,17 +168,23 @@ def expand(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return ranges, np.arange(len(ranges)) + np.repeat(first.astype(np.int64) - begins, counts)
 
 
+def entries(array: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The entries of several ranges of an array, one after the other."""
+    parts = [array[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+    return np.concatenate(parts) if parts else array[:0]
+
+
 def _near_flat(kind: str, arrays: Arrays, queries: np.ndarray) -> Hits:
-    step = max(1, PAIRS // max(1, len(arrays["values"])))
+    values, owners = arrays["values"], arrays["owners"]
+    step = max(1, PAIRS // max(1, len(values)))
     parts = (np.arange(start, min(start + step, len(queries))) for start in range(0, len(queries), step))
-    return joined([_compared(kind, arrays, queries, part, slice(None)) for part in parts])
+    return joined([_compared(kind, values, owners, queries, part) for part in parts])
 
 
-def _compared(kind: str, arrays: Arrays, queries: np.ndarray, asking: np.ndarray, rows: slice | np.ndarray) -> Hits:
-    """Each of some queries, by their numbers, compared with each of some rows: those that are near."""
-    values, owners = arrays["values"][rows], arrays["owners"][rows]
+def _compared(kind: str, values: np.ndarray, owners: np.ndarray, queries: np.ndarray, asking: np.ndarray) -> Hits:
+    """Some rows compared with each of some queries, by their numbers: those that are near."""
     distance = ranking.distances(kind, values, queries[asking])
-    row, query = np.nonzero(distance < ranking.farthest(kind, queries.shape[1]))
+    row, query = np.divmod(np.flatnonzero(distance < ranking.farthest(kind, queries.shape[1])), len(asking))
     near = ranking.nearness(kind, queries.shape[1], distance[row, query])
     return Hits(asking[query], owners[row].astype(np.int64), near)
 
@@ -186,16 +193,17 @@ def _near_in_buckets(arrays: Arrays, queries: np.ndarray) -> Hits:
     """See the module: all rows with fewer than one bit in eight different."""
     starts, order = arrays["starts"], arrays["order"]
     words = _words(queries)
+    table = np.arange(words.shape[1])[:, None]
     found = []
-    step = max(1, int(4 * PAIRS / (words.shape[1] * len(_NEIGHBOURS) * (1 + order.shape[1] / _WORD))))
+    step = max(1, int(PAIRS / (words.shape[1] * len(_NEIGHBOURS) * (1 + order.shape[1] / _WORD))))
     for begin in range(0, len(queries), step):
         part = words[begin : begin + step]
-        probes = (part[:, :, None] ^ _NEIGHBOURS).astype(np.int64)  # [queries, words, 17]
-        word = np.arange(words.shape[1])[:, None]
-        asked, rows = expand(starts[word, probes].ravel(), starts[word, probes + 1].ravel())
-        query, of_word = np.divmod(asked // len(_NEIGHBOURS), words.shape[1])
-        rows = order[of_word, rows]
-        found.append(_compare_pairs(arrays, queries, query + begin, rows))
+        buckets = (part[:, :, None] ^ _NEIGHBOURS).astype(np.int64)  # [queries, words, 17]
+        # Where they begin and end in all tables one after the other.
+        first, last = (starts[table, at] + table * order.shape[1] for at in (buckets, buckets + 1))
+        bucket, at = expand(first.ravel(), last.ravel())
+        query = np.repeat(np.arange(begin, begin + len(part)), buckets[0].size)[bucket]
+        found.append(_compare_pairs(arrays, queries, query, order.ravel().take(at)))
     return joined(found)
 
 
@@ -206,18 +214,24 @@ def _near_in_lists(kind: str, arrays: Arrays, queries: np.ndarray) -> Hits:
     step = 4 * PAIRS // len(centres)
     found = []
     for begin in range(0, len(queries), step):
-        likeness = _vectors(kind, queries[begin : begin + step]) @ centres.T
+        vectors = _vectors(kind, queries[begin : begin + step])
+        few = len(vectors) < FEW_QUERIES
+        # For the product of a few, too, BLAS would start its threads, which then wait busily, and are in others' way.
+        likeness = np.vecdot(vectors[:, None], centres) if few else vectors @ centres.T
         lists = np.argpartition(likeness, -probes, axis=1)[:, -probes:]
-        if len(lists) < FEW_QUERIES:  # All lists of a query together.
+        if few:  # All lists of a query together.
             for query, mine in enumerate(lists, begin):
-                rows = expand(starts[mine], starts[mine + 1])[1]
-                found.append(_compared(kind, arrays, queries, np.array([query]), rows))
+                values, owners = (
+                    entries(arrays[name], starts[mine], starts[mine + 1]) for name in ("values", "owners")
+                )
+                found.append(_compared(kind, values, owners, queries, np.array([query])))
             continue
         order = np.argsort(lists, axis=None, kind="stable")  # All queries of a list together.
         asking, wanted = order // probes + begin, lists.ravel()[order]
         for first, last in itertools.pairwise(np.flatnonzero(np.diff(wanted, prepend=-1, append=-1)).tolist()):
             of_list = slice(starts[wanted[first]], starts[wanted[first] + 1])
-            found.append(_compared(kind, arrays, queries, asking[first:last], of_list))
+            values, owners = arrays["values"][of_list], arrays["owners"][of_list]
+            found.append(_compared(kind, values, owners, queries, asking[first:last]))
     return joined(found)
 
 
@@ -230,19 +244,15 @@ def _compare_pairs(arrays: Arrays, queries: np.ndarray, query: np.ndarray, rows:
     """Those of the pairs of a query's hash and a stored one that are near, each once."""
     values, owners = arrays["values"], arrays["owners"]
     width = values.shape[1]
-    whole = width // 8 * 8
-    different = np.zeros(len(rows), np.uint16)
-    if whole:
-        one, other = (np.ascontiguousarray(side[:, :whole]).view(np.uint64) for side in (values, queries))
-        for column in range(one.shape[1]):
-            different += np.bitwise_count(one[rows, column] ^ other[query, column])
-            if column < 2 and len(rows) > FLAT_ROWS:  # Of a hash, half is mostly enough to see that it is far.
-                close = np.flatnonzero(different < ranking.farthest("hamming", width))
-                rows, query, different = rows[close], query[close], different[close]
-    for column in range(whole, width):
-        different += np.bitwise_count(values[rows, column] ^ queries[query, column])
-    hit = np.flatnonzero(different < ranking.farthest("hamming", width))
-    query, rows = query[hit], rows[hit]
+    farthest = ranking.farthest("hamming", width)
+    word = np.uint64 if width % 8 == 0 else np.uint8
+    one, other = (side.take(of, axis=0).view(word) for side, of in ((values, rows), (queries, query)))
+    bits = np.bitwise_count(np.bitwise_xor(one, other))
+    half = (bits.shape[1] + 1) // 2  # Mostly enough to see that it is far; where a byte overflows, it is seen below.
+    close = np.flatnonzero(sum(bits.T[:half]) < farthest)
+    different = bits[close].sum(axis=1, dtype=np.uint16)
+    hit = different < farthest
+    query, rows = query[close[hit]], rows[close[hit]]
     near = ranking.nearness("hamming", width, different[hit].astype(np.float32))
     _, first = np.unique(query * len(owners) + rows, return_index=True)
     return Hits(query[first], owners[rows[first]].astype(np.int64), near[first])

@@ -54,9 +54,10 @@ class Store(Protocol):
     def count(self) -> dict[str, int]:
         """content_type -> number of fingerprints."""
 
-    def scan(self, batch_size: int = 1000) -> Iterator[list[Fingerprint]]:
+    def scan(self, batch_size: int = 1000, *, sketches: bool = True) -> Iterator[list[Fingerprint]]:
         """Everything that is stored now, in lists of at most `batch_size`, in no particular order.
 
+        sketches: False leaves the sketches empty, and reads a small part of the bytes.
         Of what is put or deleted meanwhile nothing is seen (in Qdrant, which has no versions, something may be).
         """
 
@@ -84,6 +85,11 @@ class Store(Protocol):
 
     def compact(self) -> None:
         """Maintenance: reclaim space and make look-ups fast again after many puts and deletes."""
+
+
+def shareable(uri: str | Path) -> bool:
+    """Whether several processes may open the store at `uri` at once, and see the same: see `open_store`."""
+    return not str(uri).startswith(("memory://", "qdrant+local://"))
 
 
 def open_store(uri: str | Path) -> Store:

@@ -182,6 +182,20 @@ def test_of_many_that_share_tokens_the_best_are_found(tmp_path: Path, rng: np.ra
         assert store.candidates(query, 5) == oracle.candidates(query, 5)
 
 
+def test_what_stands_out_in_one_component_comes_before_what_chance_finds_in_two() -> None:
+    by_chance = [(f"c{n}", 2.0 - n / 10, 0.5) for n in range(9)]
+    rankings = {"first": [("copy", 40.0, 1.0), *by_chance], "second": [*by_chance, ("other", 1.0, 0.4)]}
+    best = ranking.merge(rankings, 10)
+    assert [each.content_id for each in best[:2]] == ["copy", "c0"]
+    assert [each.scores for each in best[:2]] == [{"first": 1.0}, {"first": 0.5, "second": 0.5}]
+
+
+def test_what_little_is_found_in_a_component_stands_out() -> None:
+    by_chance = [(f"c{n}", 2.0 - n / 10, 0.5) for n in range(10)]
+    best = ranking.merge({"hashes": [("copy", 0.3, 0.7)], "words": by_chance}, 10)
+    assert best[0].content_id == "copy"
+
+
 def test_digests_that_begin_alike_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "digest_keys", lambda digests: np.zeros(len(digests), np.uint64))
     monkeypatch.setattr(search_index, "digest_keys", lambda digests: np.zeros(len(digests), np.uint64))

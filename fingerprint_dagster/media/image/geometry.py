@@ -123,18 +123,20 @@ def pairs(query: LocalFeatures, reference: LocalFeatures) -> tuple[NDArray[np.in
         nothing = np.zeros(0, np.int64)
         return nothing, nothing
     distance = _distances(query.bits, reference.bits)
-    nearest = distance.argmin(axis=1)
-    first, second = np.partition(distance, 1, axis=1)[:, :2].T.astype(np.float32)
-    mutual = distance.argmin(axis=0)[nearest] == np.arange(len(query))
-    ratio = first / np.maximum(second, 1)
-    good = np.flatnonzero(mutual & (ratio < _RATIO) & (first <= _FARTHEST))
-    good = good[np.argsort(ratio[good], kind="stable")]
-    return good, nearest[good]
+    first, nearest = distance.min(axis=1), distance.argmin(axis=1)
+    # Each other's nearest: first by the least number, which is quicker, and then whether of equal ones it is the first.
+    ours = np.flatnonzero((first <= _FARTHEST) & (first == distance.min(axis=0)[nearest]))
+    ours = ours[distance[:, nearest[ours]].argmin(axis=0) == ours]
+    second = np.partition(distance[ours], 1, axis=1)[:, 1]
+    ratio = first[ours] / np.maximum(second, 1).astype(np.float32)
+    clear = np.flatnonzero(ratio < _RATIO)
+    ours = ours[clear[np.argsort(ratio[clear], kind="stable")]]
+    return ours, nearest[ours]
 
 
 def _distances(query: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint16]:
     """The bits, of 256, in which each of the one differs from each of the other: [n, 32] and [m, 32] to [n, m]."""
-    here, there = (np.ascontiguousarray(side).view(np.uint64).T for side in (query, reference))
+    here, there = (np.ascontiguousarray(np.ascontiguousarray(side).view(np.uint64).T) for side in (query, reference))
     distance = np.zeros((len(query), len(reference)), np.uint16)
     for ours, theirs in zip(here, there, strict=True):
         distance += np.bitwise_count(ours[:, None] ^ theirs)
