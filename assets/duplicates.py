@@ -55,7 +55,7 @@ def duplicates(
     """Compares everything that was not compared yet, makes clusters of copies, and writes an HTML report."""
     home = Path(catalog.home)
     store, pairs = fingerprints.open(), Pairs(home, fingerprints.uri)
-    joined = join(store, pairs)
+    joined = join(store, pairs, workers=pipeline.workers)
     rank = best_first(keep_of(config.keep), registered=order_of_registration(catalog.open()))
     decisions = Decisions(home).all()
     findings = find(store, pairs, decisions, rank)

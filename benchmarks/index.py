@@ -1,4 +1,4 @@
-"""Look-ups in large collections: `python benchmarks/index.py STORE FOLDER [--rows 1000000] [--hashes-only] [--join]`.
+"""Look-ups in large collections: `python benchmarks/index.py STORE FOLDER [--rows 1000000] [--hashes-only]`.
 
 STORE holds fingerprints of real pictures (what `fingerprint run` made). They are extended synthetically to the number
 of rows: of each picture, made-up ones have its hash with a third of the bits changed at random, its descriptor's signs
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from lancedb.index import BTree
 from fingerprint_dagster.content import Component, Fingerprint, Sketch
 from fingerprint_dagster.index import ranking
 from fingerprint_dagster.index.lance import INDEXED, SCHEMA, LanceStore
-from fingerprint_dagster.index.record import to_record
+from fingerprint_dagster.index.record import from_record, to_record
 from fingerprint_dagster.index.store import open_store
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.search import find_copies
@@ -42,9 +42,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--hashes-only", action="store_true")
-    parser.add_argument(
-        "--join", action="store_true", help="also find the candidates of every picture in the collection"
-    )
     options = parser.parse_args()
     real = [f for batch in open_store(options.store).scan() for f in batch if f.content.content_type == "image"]
     real = [lean(f) if options.hashes_only else f for f in sorted(real, key=lambda f: f.content.content_id)]
@@ -52,11 +49,10 @@ def main() -> None:
     missing = store.count().get("image", 0) < options.rows
     if missing:
         row("write the records", clock(lambda: write(store, real, options.rows)))
+        row("compact: merge the files, make the search structure", clock(store.compact))
     row("bring the search structure up to date" + ("" if missing else ", which is there"), clock(store.search.refresh))
     told(store, options.folder)
     measure(store, real, options)
-    if options.join:
-        join(store)
     told(store, options.folder)
 
 
@@ -130,7 +126,11 @@ class Maker:
                 features = made[:, first:last].reshape(count, -1, width)
                 made[:, first:last] = (features ^ pattern).reshape(count, -1)
             elif part["dtype"] == "U8":
-                made[:, first:last] ^= noise(rng, (count, last - first), 1 / 3)
+                changed = noise(rng, (count, last - first), 1 / 3)
+                made[:, first:last] ^= changed
+                if exact := header.get(f"{algorithm}_int8/values"):  # The vectors, of which the signs are part.
+                    vectors = made[:, slice(*(size + offset for offset in exact["data_offsets"]))].view(np.int8)
+                    vectors *= 1 - 2 * np.unpackbits(changed, axis=1).astype(np.int8)
         return made
 
 
@@ -177,6 +177,8 @@ def measure(store: LanceStore, real: list[Fingerprint], options: argparse.Namesp
             o.content.content_id in {m.reference.content_id for m in f} for o, f in zip(originals, found, strict=True)
         ]
         print(f"{'  found':44}{np.mean(hit):10.3f}")
+        strangers = [from_record(each) for each in Maker(real).records(2 * rows, 2 * rows + QUERIES).to_pylist()]
+        row("find_copies, one query without a copy", *[clock(find_copies, store, plugin, q, 10) for q in strangers])
     many = asked * 5
     seconds = clock(store.candidates_many, many, 100)
     row(f"candidates, {len(many):,} queries at once: each", seconds / len(many))
@@ -260,24 +262,6 @@ def faiss_flat(everything: dict[str, np.ndarray], asked: list[Fingerprint]) -> N
     rows = [f.component(HASH).values for f in asked]
     row("FAISS flat: one query (8 hashes)", *[clock(flat.search, q, 100) for q in rows[:20]])
     row("FAISS flat: 100 at once, each", clock(flat.search, np.concatenate(rows[:100]), 100) / 100)
-
-
-def join(store: LanceStore) -> None:
-    """The candidates of everything among everything, the records read from the store."""
-    pairs, read, found = 0, 0.0, 0.0
-    batches: Iterator[list[Fingerprint]] = store.scan(2000)
-    while True:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        read += time.perf_counter() - started
-        if batch is None:
-            break
-        started = time.perf_counter()
-        pairs += sum(map(len, store.candidates_many(batch, 20)))
-        found += time.perf_counter() - started
-    row("join with itself: read the records", read)
-    row("join with itself: candidates", found)
-    print(f"{'  pairs':44}{pairs:10,}")
 
 
 def told(store: LanceStore, folder: Path) -> None:

@@ -31,7 +31,7 @@ _WORDS = {
 }
 
 
-@command.command()
+@command.command(short_help="Find all copies within the collection.")
 @click.option("--type", "types", multiple=True, metavar="TYPE", help="Only of this content type; may be repeated.")
 @click.option("--min-score", default=0.0, type=click.FloatRange(0, 1), help="Leave out pairs with a lower score.")
 @click.option("--min-confidence", default=0.0, type=click.FloatRange(0, 1), help="Leave out pairs that are less sure.")
@@ -137,6 +137,7 @@ def _join(settings: Settings, pairs: Pairs) -> Joined:
         return join(
             open_store(settings.store_uri),
             pairs,
+            workers=settings.worker_count,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
 

@@ -184,10 +184,11 @@ def _are_copies(store: Store, pairs: Pairs, one: str, other: str) -> bool:
     ordered = (ends[0], ends[1])
     if pairs.settled([ordered]):
         return False  # Were they a pair of copies, they would be among the links.
-    both = store.get([one, other])
+    content_ids = pairs.content_ids(ordered)
+    both = store.get([content_ids[number] for number in ordered if number in content_ids])
     if len(both) < 2:
         return False
-    pair = pair_of(both[0], both[1])
+    pair = pair_of(*both)
     if pair is None:
         pairs.record(refused=[ordered])
         return False

@@ -91,14 +91,14 @@ class Pairs(HomeDatabase):
 
         The attribute `name` tells this file from one made after it was deleted: numbers of pairs begin anew with it.
         """
-        self._store_uri = store_uri
+        self.store_uri = store_uri
         super().__init__(home)
 
     def _made(self, db: sqlite3.Connection) -> None:
         known = db.execute("SELECT value FROM settings WHERE name = 'store'").fetchone()
-        if known is None or known[0] != self._store_uri:
+        if known is None or known[0] != self.store_uri:
             self._clear(db)
-            db.execute("INSERT OR REPLACE INTO settings VALUES ('store', ?)", (self._store_uri,))
+            db.execute("INSERT OR REPLACE INTO settings VALUES ('store', ?)", (self.store_uri,))
         db.execute("INSERT OR IGNORE INTO settings VALUES ('name', ?)", (secrets.token_hex(8),))
         (self.name,) = db.execute("SELECT value FROM settings WHERE name = 'name'").fetchone()
 
@@ -115,7 +115,7 @@ class Pairs(HomeDatabase):
     # ------------------------------------------------------------------ what is stored, and what is new of it
 
     def take_in(self, stored: Iterable[Sequence[Fingerprint]]) -> int:
-        """Know of exactly these contents, which may be without components; returns how many are to be compared.
+        """Know of exactly these contents, whose sketches may be empty; returns how many are to be compared.
 
         What is gone or has changed loses its pairs. What had equal bytes with something gone is compared again,
         since of equal contents only the first is compared with others.
@@ -132,7 +132,7 @@ class Pairs(HomeDatabase):
             return int(db.execute("SELECT count(*) FROM contents WHERE compared = 0").fetchone()[0])
 
     def learn(self, contents: Sequence[Fingerprint]) -> None:
-        """Know of these contents, too. What has changed of them loses its pairs."""
+        """Know of these contents, too, whose sketches may be empty. What has changed of them loses its pairs."""
         with self._db() as db:
             _insert(db, contents, _newest_listing(db))
             _drop_lost(db, f"compared = {_CHANGED}")
@@ -170,15 +170,13 @@ class Pairs(HomeDatabase):
         rows = self._chosen(f"SELECT content_id, number, {first} FROM contents WHERE content_id IN", content_ids)
         return {row[0]: (row[1], row[2]) for row in rows}
 
-    def equal_to(self, number: int) -> list[int]:
-        """The numbers of all contents with the same bytes and content type as that one, ascending, itself too."""
-        with self._db() as db:
-            rows = db.execute(
-                "SELECT same.number FROM contents JOIN contents AS same USING (digest, content_type)"
-                " WHERE contents.number = ? ORDER BY same.number",
-                (number,),
-            )
-            return [row[0] for row in rows]
+    def later_equals(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """Each of these numbers with that of every content of its type that has the same bytes and a greater number."""
+        return self._chosen(
+            "SELECT contents.number, same.number FROM contents JOIN contents AS same USING (digest, content_type)"
+            " WHERE same.number > contents.number AND contents.number IN",
+            numbers,
+        )
 
     def content_ids(self, numbers: Sequence[int]) -> dict[int, str]:
         """Number -> content_id of those that are known."""
@@ -192,10 +190,11 @@ class Pairs(HomeDatabase):
         compared: Sequence[Fingerprint] = (),
         found: Sequence[Pair] = (),
         refused: Sequence[tuple[int, int]] = (),
-    ) -> None:
+    ) -> int:
         """Note in one transaction which contents were compared with everything, what was found, and what is no pair.
 
-        A pair that is there already is left as it is. A content that has changed in the meantime stays to be compared.
+        Returns how many of the pairs found are new. A pair that is there already is left as it is. A content that has
+        changed in the meantime stays to be compared.
         refused: pairs of numbers, the lower first.
         """
         with self._db() as db:
@@ -211,16 +210,19 @@ class Pairs(HomeDatabase):
                     best = pair.best
                     places = json.dumps([_place(match) for match in pair.matches], ensure_ascii=False)
                     rows.append((one[0], other[0], pair.relation, best.score, best.confidence, best.evidence, places))
-            db.executemany(
+            new = db.executemany(
                 "INSERT INTO pairs (one, other, relation, score, confidence, evidence, matches)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 rows,
-            )
+            ).rowcount
             db.executemany("INSERT OR IGNORE INTO refused VALUES (?, ?)", refused)
+            _tell(db, [each for pair in found for each in (pair.one, pair.other)])
+            _tell(db, compared)
             db.executemany(
                 "UPDATE contents SET compared = 1 WHERE content_id = ? AND key = ?",
                 [(each.content.content_id, each.key) for each in compared],
             )
+        return max(new, 0)  # -1: there were no rows
 
     def settled(self, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
         """Of pairs of numbers, the lower first, those that were compared -> whether they are a pair."""
@@ -308,8 +310,18 @@ def _insert(db: sqlite3.Connection, contents: Sequence[Fingerprint], listing: in
         f" compared = CASE WHEN key = excluded.key THEN compared ELSE {_CHANGED} END,"
         " uri = excluded.uri, content_type = excluded.content_type, metadata = excluded.metadata,"
         " digest = excluded.digest, size = excluded.size, media_type = excluded.media_type,"
-        " key = excluded.key, info = excluded.info",
+        " key = excluded.key, info = CASE WHEN excluded.info != '{}' OR key != excluded.key"
+        " THEN excluded.info ELSE info END",
         [(*_side(each), listing) for each in contents],
+    )
+
+
+def _tell(db: sqlite3.Connection, contents: Sequence[Fingerprint]) -> None:
+    """Keep the info of contents whose sketches were read."""
+    told = {each.content.content_id: each for each in contents if each.sketch.info}
+    db.executemany(
+        "UPDATE contents SET info = ? WHERE content_id = ? AND key = ?",
+        [(_json(each.sketch.info), content_id, each.key) for content_id, each in told.items()],
     )
 
 

@@ -1,11 +1,14 @@
 """A collection joined with itself: the pairs that comparing everything with everything gives, at a part of the cost."""
 
 import json
+import tempfile
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_texts import edited, text, words
 
 from fingerprint_dagster import search
@@ -13,8 +16,10 @@ from fingerprint_dagster.content import Fingerprint
 from fingerprint_dagster.duplicates import join as joining
 from fingerprint_dagster.duplicates.join import join, verify
 from fingerprint_dagster.duplicates.pairs import Pairs
+from fingerprint_dagster.index import ranking
 from fingerprint_dagster.index.exact import ExactStore
 from fingerprint_dagster.index.lance import LanceStore
+from fingerprint_dagster.index.store import Candidate
 from fingerprint_dagster.media.text import TextPlugin
 
 
@@ -171,6 +176,74 @@ def test_a_join_that_was_stopped_goes_on_where_it_was(store, pairs, monkeypatch)
         join(store, pairs, progress=stop)
     assert join(store, pairs).compared == len(contents) - 4
     assert set(found(pairs)) == everything_with_everything(contents)
+
+
+def everything_kept(pairs: Pairs) -> set[str]:
+    """All that is kept of the pairs but the order in which they were found."""
+    return {repr(replace(pair, number=0)) for pair in pairs.pairs()}
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations([each.content.content_id for each in collection()]), together=st.integers(1, 9))
+def test_what_is_found_does_not_depend_on_who_asks_first(order, together):
+    store = ExactStore()
+    store.put(collection())
+    kept = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        for home, among in (("one", None), ("other", order)):
+            pairs = Pairs(Path(folder) / home, "store")
+            pairs.take_in(store.scan())
+            join(store, pairs, among=among)
+            kept.append(everything_kept(pairs))
+            patch.setattr(joining, "QUERIES", together)
+    assert kept[0] == kept[1] != set()
+
+
+def test_several_processes_find_what_one_finds_and_can_be_stopped(tmp_path, monkeypatch):
+    store = LanceStore(tmp_path / "index")
+    others = [text(f"alone {number}", words(number)) for number in range(10, 18)]
+    store.put([*collection(), *others, text("the same bytes", words(1), "file:///again.txt")])
+    alone, together = (Pairs(tmp_path / home, str(tmp_path / "index")) for home in ("alone", "together"))
+    join(store, alone)
+    monkeypatch.setattr(joining, "QUERIES", 1)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        join(store, together, workers=2, progress=stop)
+    assert 0 < together.waiting_types()["text"] < 18
+    join(store, together, workers=2)
+    assert together.waiting_types() == {}
+    assert everything_kept(together) == everything_kept(alone)
+
+
+def test_a_store_that_only_this_process_has_is_joined_by_it(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(joining, "QUERIES", 1)
+    store.put(collection())
+    pairs = Pairs(tmp_path / "home", "memory://")
+    assert join(store, pairs, workers=2).compared == 9
+    assert set(found(pairs)) == everything_with_everything(collection())
+
+
+def test_a_quotation_in_a_long_text_is_found_when_the_long_text_comes_later(store, pairs, monkeypatch):
+    monkeypatch.setattr(ranking, "MAX_QUERY_TOKENS", 20)
+    book = words(1, 3000)
+    store.put([text("quotation", book[1500:1530])])
+    join(store, pairs)
+    store.put([text("book", book)])
+    join(store, pairs)
+    assert found(pairs) == {("book", "quotation"): "contains"}
+
+
+def test_of_many_candidates_those_that_stand_out_are_looked_at_first():
+    query = text("query", words(1))
+    tokens = next(each.algorithm for each in query.sketch.components if each.kind == "tokens")
+    usual = [Candidate(f"{number}", {tokens: 10.0 + number / 10}) for number in range(18)]
+    shares_more = Candidate("shares more", {tokens: 30.0, "elsewhere_v1": 0.01})
+    is_near = Candidate("is near", {"frames_v1": 0.9})
+    chosen = joining._outstanding(query, [*usual[:9], shares_more, *usual[9:], is_near])
+    assert [each.content_id for each in chosen] == ["0", "1", "shares more", "is near"]
 
 
 def test_a_batch_alone_is_compared_with_everything(store, pairs):
