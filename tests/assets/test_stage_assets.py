@@ -9,12 +9,13 @@ from media_files import picture, sample
 
 from fingerprint_dagster.assets import STAGE_ASSETS
 from fingerprint_dagster.assets.batches import BATCHES, RETRY_TAG
-from fingerprint_dagster.catalog import Catalog
+from fingerprint_dagster.catalog import Batch, Catalog
 from fingerprint_dagster.definitions import build_resources
 from fingerprint_dagster.index.store import open_store
+from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.pipeline import fetcher_of
 from fingerprint_dagster.settings import Settings
-from fingerprint_dagster.stages import STAGES, asset_version, code_version
+from fingerprint_dagster.stages import STAGES, asset_version, code_version, recipe
 
 
 def register(settings: Settings, *sources: Path) -> list[str]:
@@ -115,6 +116,18 @@ def test_results_that_are_gone_are_named_with_the_cure(settings, instance, pictu
     shutil.rmtree(settings.home / "results")
     with pytest.raises(dg.Failure, match="materialize download for this batch again"):
         materialize(settings, instance, batch, "decode")
+
+
+def test_machines_with_a_home_each_share_what_they_compute_and_store(settings, pictures, tmp_path, s3_bucket):
+    shared = {"memo": f"s3://{s3_bucket.name}/memo", "store": str(tmp_path / "store")}
+    one, other = (settings.model_copy(update={"home": tmp_path / name, **shared}) for name in ("one", "other"))
+    (pictures / "cut.png").write_bytes(picture("coffee.png").read_bytes()[:5000])
+    for machine, made in ((one, {"decode": 3, "hash": 2, "store": 2}), (other, {"decode": 0, "hash": 0, "store": 0})):
+        (batch,) = register(machine, pictures)
+        said = metadata(materialize(machine, dg.DagsterInstance.ephemeral(), batch))
+        assert {stage: said[stage]["cache_misses"] for stage in made} == made
+        assert Catalog(machine.home).in_quarantine() == [(Batch(batch, "image", 3, recipe(content_type("image"))), 1)]
+    assert open_store(other.store_uri).count() == {"image": 2}
 
 
 def test_bad_contents_go_to_quarantine_and_the_others_are_stored(settings, instance, pictures):
