@@ -13,12 +13,16 @@ from fingerprint_dagster.cli.output import current_settings, new_console, new_ta
 from fingerprint_dagster.cli.run import is_current, run_with_bars
 
 
-@command.command()
+@command.command(short_help="Run batches again: out of date, failed, by type or date.")
 @click.option("--type", "content_type", help="Only batches of this content type.")
 @click.option("--collection", metavar="SOURCE", help="Only what this source listed, or whose uri or path begins so.")
 @click.option("--failed", is_flag=True, help="Only batches with contents in quarantine, which are tried again.")
-@click.option("--since", type=click.DateTime(), help="Only batches made since that day or time.")
-@click.option("--until", type=click.DateTime(), help="Only batches made before that day or time.")
+@click.option(
+    "--since", type=click.DateTime(), metavar="DATE", help="Only batches made since that day (2026-01-31) or time."
+)
+@click.option(
+    "--until", type=click.DateTime(), metavar="DATE", help="Only batches made before that day (2026-01-31) or time."
+)
 @click.option("--again", is_flag=True, help="Batches that are up to date too (the memo still spares the work).")
 @click.option("--dry-run", is_flag=True, help="Only show the batches.")
 @click.option("--queue", is_flag=True, help="Leave the runs to the daemon of `fingerprint ui`, as a Dagster backfill.")

@@ -10,7 +10,7 @@ from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.cli.output import current_settings
 
 
-@command.command()
+@command.command(short_help="Measure how fast this machine is.")
 @click.option("--iterations", default=20, show_default=True, type=click.IntRange(1), help="Requests of each kind.")
 @click.option("--cold/--no-cold", default=True, show_default=True, help="Also start a new process for each content.")
 @click.option("--media", type=click.Path(path_type=Path, file_okay=False), help="Keep the generated media here.")

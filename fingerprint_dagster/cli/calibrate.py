@@ -29,7 +29,7 @@ _AT_ONCE = 64
 _SHOWN = 20
 
 
-@command.command()
+@command.command(short_help="Show or measure what a score is worth.")
 @click.argument("sources", nargs=-1, metavar="[SOURCE...]")
 @click.option("--stored", is_flag=True, help="Measure on what is stored already.")
 @click.option(

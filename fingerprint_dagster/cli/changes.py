@@ -12,8 +12,10 @@ from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
 
 
-@command.command()
-@click.option("--since", type=click.DateTime(), help="Only what was noticed since that day or time.")
+@command.command(short_help="List what has changed behind its address, or is gone.")
+@click.option(
+    "--since", type=click.DateTime(), metavar="DATE", help="Only what was noticed since that day (2026-01-31) or time."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line for each content.")
 def changes(since: datetime | None, as_json: bool) -> None:
     """List contents that were stored with other bytes before, or that their source has no more.

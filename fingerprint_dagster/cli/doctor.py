@@ -8,7 +8,7 @@ from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.cli.output import current_settings, new_console
 
 
-@command.command()
+@command.command(short_help="Check this installation: what is missing, how to get it.")
 def doctor() -> None:
     """Check this installation: device, versions, decoders, home, what is missing and how to get it."""
     from fingerprint_dagster.doctor import examine

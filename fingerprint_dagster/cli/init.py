@@ -13,7 +13,7 @@ from fingerprint_dagster.errors import UsageError
 _PROFILES = ("local", "postgres", "production")  # jobs.profiles.PROFILES, which would import Dagster
 
 
-@command.command()
+@command.command(short_help="Write the files of a Dagster instance.")
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--profile", type=click.Choice(_PROFILES), default="local", show_default=True)
 @click.option("--force", is_flag=True, help="Replace files that are there.")

@@ -24,7 +24,7 @@ def model() -> None:
     """The model that describes pictures."""
 
 
-@model.command("export")
+@model.command("export", short_help="Write the model as ONNX, INT8, torch.export or AOTInductor.")
 @click.argument("form", type=click.Choice(_FORMS))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(

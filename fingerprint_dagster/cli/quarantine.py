@@ -13,7 +13,7 @@ from fingerprint_dagster.cli.output import current_settings, new_console, new_ta
 from fingerprint_dagster.cli.run import run_with_bars
 
 
-@command.command()
+@command.command(short_help="List what failed and why, or try it again.")
 @click.option("--retry", is_flag=True, help="Run the batches of what is in quarantine again.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line for each content.")
 def quarantine(retry: bool, as_json: bool) -> None:

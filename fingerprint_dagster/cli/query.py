@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _QUERIES_AT_ONCE = 64
 
 
-@command.command()
+@command.command(short_help="Find what files, folders or URIs are copies of.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="References in an answer at most.")
 @click.option(

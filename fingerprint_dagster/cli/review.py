@@ -27,7 +27,7 @@ def review() -> None:
     """
 
 
-@review.command("list")
+@review.command("list", short_help="List the pairs that nobody has decided about.")
 @click.option("--decided", is_flag=True, help="What was decided, instead of what is undecided.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="Pairs to list at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line for each pair.")

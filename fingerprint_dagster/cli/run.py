@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fingerprint_dagster.settings import Settings
 
 
-@command.command()
+@command.command(short_help="Register and fingerprint files, folders, URIs and lists.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--batch-size", "sizes", multiple=True, metavar="[TYPE=]N", help="Contents in a batch, for one type or all."

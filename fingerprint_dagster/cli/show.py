@@ -21,6 +21,7 @@ def show(content_id: str) -> None:
     from fingerprint_dagster.index.store import open_store
     from fingerprint_dagster.media.registry import content_type
     from fingerprint_dagster.sources import to_uri
+    from fingerprint_dagster.sources.uri import without_password
 
     settings = current_settings()
     store = open_store(settings.store_uri)
@@ -32,13 +33,14 @@ def show(content_id: str) -> None:
             found = []
     if not found:
         raise UsageError(
-            f"no fingerprint of {content_id!r} in {settings.store_uri}; `fingerprint export` lists them all"
+            f"no fingerprint of {content_id!r} in {without_password(settings.store_uri)}; "
+            "`fingerprint export` lists them all"
         )
     told = content_type(found[0].content.content_type).interchange(found[0])
     click.echo(json.dumps(describe(found[0]) | {"interchange": told}, indent=2, ensure_ascii=False))
 
 
-@command.command()
+@command.command(short_help="Write all fingerprints as Parquet, CSV or JSON lines.")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 def export(out: Path) -> None:
     """Write every stored fingerprint to OUT (.parquet, .csv or .jsonl)."""

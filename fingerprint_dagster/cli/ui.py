@@ -11,7 +11,7 @@ from fingerprint_dagster.cli.group import command
 from fingerprint_dagster.cli.output import current_settings, open_catalog
 
 
-@command.command()
+@command.command(short_help="Open the Dagster UI, with its daemon.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=int)
 def ui(host: str, port: int) -> None:
