@@ -10,6 +10,7 @@ from fingerprint_dagster.assets.previews import changed_table, stored_table
 from fingerprint_dagster.media.registry import content_type
 from fingerprint_dagster.resources import CatalogResource, PipelineResource, StoreResource
 from fingerprint_dagster.settings import get_settings
+from fingerprint_dagster.sources.uri import without_password
 from fingerprint_dagster.stages import StageResult, recipe
 
 
@@ -55,7 +56,12 @@ def store(
     yield report(
         context,
         result,
-        {"store": fingerprints.uri, "changed": len(changed), **changed_table(result, changed), **stored_table(result)},
+        {
+            "store": without_password(fingerprints.uri),
+            "changed": len(changed),
+            **changed_table(result, changed),
+            **stored_table(result),
+        },
     )
 
     registered = {content.content_id: content.content_type for content in register.members(batch)}

@@ -127,6 +127,7 @@ def _home(settings: Settings) -> Iterator[Finding]:
     from fingerprint_dagster.catalog import Catalog
     from fingerprint_dagster.index.store import open_store
     from fingerprint_dagster.pipeline import memo_of
+    from fingerprint_dagster.sources.uri import without_password
 
     catalog = Catalog(settings.home)
     batches = catalog.batches()
@@ -138,9 +139,10 @@ def _home(settings: Settings) -> Iterator[Finding]:
     yield Finding(state, "disk", f"{free / 1e9:.0f} GB free; the memo may take {settings.memo_max_bytes / 1e9:.0f} GB")
     counts = open_store(settings.store_uri).count()
     described = ", ".join(f"{number} {name}" for name, number in counts.items()) or "empty"
-    yield Finding("ok", "store", f"{settings.store_uri}: {described}")
+    yield Finding("ok", "store", f"{without_password(settings.store_uri)}: {described}")
     usage = memo_of(settings).usage()
-    yield Finding("ok", "memo", f"{settings.memo_uri}: {sum(each.bytes for each in usage.values()) / 1e6:.0f} MB")
+    megabytes = sum(each.bytes for each in usage.values()) / 1e6
+    yield Finding("ok", "memo", f"{without_password(settings.memo_uri)}: {megabytes:.0f} MB")
     quarantined = len(catalog.quarantined())
     if quarantined:
         yield Finding("note", "quarantine", f"{quarantined} contents; see `fingerprint quarantine`")

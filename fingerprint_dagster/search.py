@@ -66,10 +66,11 @@ def find_copies(
     exact = {match.reference.content_id for matches in found for match in matches}
     similar: list[list[Match]] = []
     limit = max(CANDIDATES, CANDIDATES_PER_RESULT * top)
+    parts = stretches(query)
     for content_type, comparing in comparable(plugin).items() if len(found) < top else ():
         most = comparing.patience if patience is None else patience
         matched: dict[str, bool] = {}
-        for asked in stretches(query):
+        for asked in parts:
             refused = 0
             for content_id, reference in _candidates(store, asked, limit, content_type, most, matched):
                 if reference is not None:

@@ -98,7 +98,7 @@ def open_store(uri: str | Path) -> Store:
     - a folder or `lance:///folder`: LanceDB, shared by the processes of one machine;
     - `s3://bucket/prefix`, `gs://...`, `az://...`: LanceDB in an object store, shared by several machines, of which one
       writes at a time. Credentials and endpoint as for sources: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...;
-    - `postgresql://user:password@host/database` (extra `postgres`), with the schema to use as `?schema=name`;
+    - `postgresql://user@host/database` (extra `postgres`), with the schema to use as `?schema=name`;
     - `qdrant://host:6333/collection`, `qdrants://...` with TLS, and `qdrant+local:///folder`, for one process alone
       (extra `qdrant`; the key of its API in `QDRANT_API_KEY`);
     - `memory://`: new, empty, and gone with the process.

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from fingerprint_dagster.errors import Unavailable, UsageError
 from fingerprint_dagster.memo.base import StageUsage
 from fingerprint_dagster.memo.envelope import seal, unseal
+from fingerprint_dagster.sources.uri import without_password
 
 EVICT_TO = 0.9
 # A value's time of last use is written at most this often, so that reading stays free of writes.
@@ -89,7 +90,7 @@ class RedisMemo:
                 socket_timeout=60.0,
             )
         except ValueError as error:
-            raise UsageError(f"memo {_without_password(uri)}: {error}") from None
+            raise UsageError(f"memo {without_password(uri)}: {error}") from None
         self._put = self._client.register_script(_PUT)
         self._delete = self._client.register_script(_DELETE)
 
@@ -215,7 +216,7 @@ class RedisMemo:
             return do()
         except redis.RedisError as error:
             raise Unavailable(
-                f"memo {_without_password(self.uri)}: the Redis server cannot be used ({error}); "
+                f"memo {without_password(self.uri)}: the Redis server cannot be used ({error}); "
                 "see that it runs, or set FINGERPRINT_MEMO to a folder"
             ) from None
 
@@ -232,8 +233,3 @@ def _parts(sizes: Sequence[tuple[str, int]]) -> Iterable[list[str]]:
         size += each
     if part:
         yield part
-
-
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -170,6 +170,17 @@ def host_of(uri: str) -> str:
     return urlsplit(uri).netloc.rpartition("@")[2]
 
 
+def without_password(uri: str) -> str:
+    """The address of a server as it may be shown: without user and password. A path stays as it is."""
+    scheme, slashes, rest = uri.partition("://")
+    if not slashes:
+        return uri
+    head, mark, query = rest.partition("?")
+    place, slash, path = head.partition("/")
+    shown = "&".join(part for part in query.split("&") if not part.startswith("password="))
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}{mark}{shown}"
+
+
 def _http_uri(text: str, scheme: str) -> str:
     try:
         parts = urlsplit(text)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fingerprint_dagster.errors import UsageError
 from fingerprint_dagster.sources.ipfs import parse_cid
-from fingerprint_dagster.sources.uri import file_path, host_of, member_uri, path_uri, readable, to_uri
+from fingerprint_dagster.sources.uri import file_path, host_of, member_uri, path_uri, readable, to_uri, without_password
 
 names = st.binary(min_size=1, max_size=40).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
@@ -38,6 +38,20 @@ def test_any_path_survives_the_way_to_a_uri_and_back(parts):
 )
 def test_people_are_shown_names_as_they_know_them(text, shown):
     assert readable(to_uri(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:secret@db:5432/all?schema=a&password=secret", "postgresql://db:5432/all?schema=a"),
+        ("postgresql:///all?password=secret&host=/run/pg", "postgresql:///all?host=/run/pg"),
+        ("redis://:secret@cache/0", "redis://cache/0"),
+        ("/home/me@work/what?.d", "/home/me@work/what?.d"),
+        ("s3://bucket/memo", "s3://bucket/memo"),
+    ],
+)
+def test_no_password_is_shown(uri, shown):
+    assert without_password(uri) == shown
 
 
 def test_an_address_of_another_machine_is_shown_as_it_is():
