@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Protocol
 
 from fingerprint_dagster.calibration import Calibration, shipped
 from fingerprint_dagster.content import Fingerprint, Match
 from fingerprint_dagster.index.ranking import stretches
-from fingerprint_dagster.index.store import Store
+from fingerprint_dagster.index.store import Candidate, Store
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import content_types
 
@@ -18,6 +19,9 @@ CANDIDATES_PER_RESULT = 4
 CANDIDATES = 100
 FEW = 20
 """Candidates that are looked up at first: mostly no more are looked at."""
+NEAR, SURPRISING = 0.3, 1.5
+"""A candidate stands out with a row so near to the query's (`Candidate.scores`), or with so many times the bits of
+surprise that are usual among the query's candidates."""
 UNSURE = 0.5
 """The most confidence in what may be alike without being copied: contents that are flat, silent or nearly empty, also
 where their bytes are equal, and mere suggestions."""
@@ -55,7 +59,7 @@ def find_copies(
     plugin: the query's. include_self: also match the query with itself where it is stored.
     calibration, false_positives, decisions: see `verify`.
     patience: how many candidates of one content type may be refused, one after the other, before the rest of them are
-    left alone; None leaves it to the content type.
+    left alone; None leaves it to the content type, which may also leave alone what does not stand out (`outstanding`).
     """
     found: list[list[Match]] = []
     for copy in store.get(store.by_digest(query.digest)[: top + 1]):
@@ -68,19 +72,24 @@ def find_copies(
     limit = max(CANDIDATES, CANDIDATES_PER_RESULT * top)
     parts = stretches(query)
     for content_type, comparing in comparable(plugin).items() if len(found) < top else ():
-        most = comparing.patience if patience is None else patience
+        most, of_others = (comparing.patience, comparing.looked_at) if patience is None else (patience, None)
         matched: dict[str, bool] = {}
         for asked in parts:
-            refused = 0
-            for content_id, reference in _candidates(store, asked, limit, content_type, most, matched):
+            refused, any_matched = 0, False
+            for content_id, stands_out, reference in _candidates(
+                store, asked, limit, content_type, most, of_others, matched
+            ):
+                if not (stands_out or any_matched):
+                    break
                 if reference is not None:
                     if content_id in exact or (not include_self and _same(query, reference)):
                         continue
                     matches = verify(comparing, query, reference, calibration, false_positives, decisions)
                     similar += [matches] if matches else []
                     matched[content_id] = bool(matches)
+                any_matched |= matched[content_id]
                 refused = 0 if matched[content_id] else refused + 1
-                if refused >= most:
+                if refused >= (most if stands_out else of_others or most):
                     break
     similar.sort(key=lambda matches: _rank(matches[0]))
     return [match for matches in (found + similar)[:top] for match in matches]
@@ -149,25 +158,49 @@ def judged(
     return kept
 
 
-def _candidates(
-    store: Store, query: Fingerprint, limit: int, content_type: str, patience: int, known: Container[str]
-) -> Iterator[tuple[str, Fingerprint | None]]:
-    """The query's candidates, at most `limit`, and what is stored of those that are not known.
+def outstanding(query: Fingerprint, answer: Sequence[Candidate], first: int) -> list[Candidate]:
+    """The candidates that stand out from the others, of which most are there by chance; and the first ones of all."""
+    tokens = {each.algorithm for each in query.sketch.components if each.kind == "tokens"}
+    usual = {name: median([e.scores[name] for e in answer if name in e.scores] or [0.0]) for name in tokens}
+    return [
+        each
+        for place, each in enumerate(answer)
+        if place < first
+        or any(told >= (SURPRISING * usual[name] if name in tokens else NEAR) for name, told in each.scores.items())
+    ]
 
-    They are read some at a time: most of them will not be needed.
+
+def _candidates(
+    store: Store,
+    query: Fingerprint,
+    limit: int,
+    content_type: str,
+    patience: int,
+    of_others: int | None,
+    known: Container[str],
+) -> Iterator[tuple[str, bool, Fingerprint | None]]:
+    """The query's candidates, at most `limit`: whether each stands out, and what is stored of those that are not known.
+
+    Those that stand out come first. They are read some at a time: most of them will not be needed.
+    of_others: see `ContentTypePlugin.looked_at`; None means that all stand out.
     """
-    together = patience + 1  # Mostly the first is the copy, or none is.
-    seen: list[str] = []
+    seen: set[str] = set()
     for most in (min(FEW, limit), limit):
-        candidates = [each.content_id for each in store.candidates(query, most, content_type)]
-        new = [each for each in candidates if each not in seen]
+        answer = store.candidates(query, most, content_type)
+        likely, together = answer, patience + 1  # Mostly the first is the copy, or none is.
+        if of_others is not None and len(answer) == most:
+            itself = any(each.content_id == query.content.content_id for each in answer)
+            likely = outstanding(query, answer, of_others + itself)
+            together = min(together, len(likely) + of_others)
+        stand_out = {each.content_id for each in likely}
+        new = [each for each in dict.fromkeys(each.content_id for each in [*likely, *answer]) if each not in seen]
         for start in range(0, len(new), together):
             some = new[start : start + together]
             read = {each.content.content_id: each for each in store.get([each for each in some if each not in known])}
-            yield from ((each, read.get(each)) for each in some if each in known or each in read)
-        if len(candidates) < most:
+            yield from ((each, each in stand_out, read.get(each)) for each in some if each in known or each in read)
+        if len(answer) < most:
             return
-        seen += new
+        seen.update(new)
 
 
 def _rank(match: Match) -> tuple[bool, float, float, str]:

@@ -251,6 +251,27 @@ def test_pairs_that_are_different_are_dropped_and_those_that_are_the_same_confir
     assert undecided_match.details == {}
 
 
+# ---- many candidates
+
+
+def test_of_many_candidates_those_that_do_not_stand_out_are_mostly_left_alone(store: ExactStore, plugin: Rows) -> None:
+    """Six bits of 64 are near, but not so near as not to be there by chance."""
+    store.put([of(f"chance {n:02}", [0b111111 << n]) for n in range(30)])
+    assert find_copies(store, plugin, of("q", [0]), 10) == []
+    assert len(plugin.asked) == plugin.patience
+    plugin.asked.clear()
+    plugin.looked_at = 1  # type: ignore[misc]
+    assert find_copies(store, plugin, of("q", [0]), 10) == []
+    assert plugin.asked == ["chance 00"]
+    plugin.asked.clear()
+    store.put([of("copy", [0b1]), of("other copy", [0b11111])])
+    assert names(find_copies(store, plugin, of("q", [0]), 10)) == ["copy", "other copy"]
+    assert plugin.asked == ["copy", "other copy", "chance 00"]
+    plugin.asked.clear()
+    find_copies(store, plugin, of("q", [0]), 10, patience=20)
+    assert len(plugin.asked) == 22
+
+
 # ---- long queries
 
 

@@ -18,17 +18,16 @@ from collections.abc import Callable, Container, Generator, Iterator, Mapping, S
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from fingerprint_dagster.content import Fingerprint, Match
 from fingerprint_dagster.duplicates.pairs import Pair, Pairs, facts_of
 from fingerprint_dagster.duplicates.relation import relation_of
 from fingerprint_dagster.errors import ContentError
 from fingerprint_dagster.index.ranking import stretches
-from fingerprint_dagster.index.store import Candidate, Store, open_store, shareable
+from fingerprint_dagster.index.store import Store, open_store, shareable
 from fingerprint_dagster.media.plugin import ContentTypePlugin
 from fingerprint_dagster.media.registry import content_types
-from fingerprint_dagster.search import CANDIDATES, EXACT, FEW, comparable
+from fingerprint_dagster.search import CANDIDATES, EXACT, FEW, comparable, outstanding
 from fingerprint_dagster.workers import WorkerError, WorkerPool
 
 JOIN_VERSION = "join_v2"
@@ -38,12 +37,9 @@ does so in one thread: two processes with two threads each take an eighth longer
 BLOCK = 256
 """Fingerprints that are held besides the queries while pairs are verified."""
 FIRST = 2
-"""Candidates that are looked at whether or not they stand out from the others of the query."""
-NEAR, SURPRISING = 0.3, 1.5
-"""A candidate stands out with a row so near to the query's (`Candidate.scores`), or with so many times the bits of
-surprise that are usual among the query's candidates. Of 384 edited pictures among 100,000 (made up but for 2,908), the
-originals of 341 are among the first five that stand out, at 2.4 looked at of a picture without copies; of 330 among the
-first five of all."""
+"""Candidates that are looked at whether or not they stand out from the others of the query (`search.outstanding`). Of
+384 edited pictures among 100,000 (made up but for 2,908), the originals of 341 are among the first five that are looked
+at, which are 2.4 of a picture without copies; of 330 among the first five of all."""
 LISTS = 4
 """Where there are fewer lists of queries for each process, one alone is done before the others have started."""
 # A list of long films may take hours, and the search structure of a large collection is mapped as a whole.
@@ -292,26 +288,14 @@ def _searches(store: Store, pairs: Pairs, queries: Sequence[Fingerprint], limit:
             known |= pairs.numbers(unknown)
         for query, answer in zip(whole, answers, strict=True):
             number = numbers[query.content.content_id][0]
-            outstanding = _outstanding(query, answer) if len(answer) == limit else answer
+            likely = outstanding(query, answer, FIRST) if len(answer) == limit else answer
             first, every = (
                 [n for n in dict.fromkeys(known[e.content_id][1] for e in some if e.content_id in known) if n != number]
-                for some in (outstanding, answer)
+                for some in (likely, answer)
             )
             first = first[: _patience(query)]
             found.append(_Search(query, number, first, [each for each in every if each not in first]))
     return found
-
-
-def _outstanding(query: Fingerprint, answer: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that stand out from the others, of which most are there by chance; and the first of all."""
-    tokens = {each.algorithm for each in query.sketch.components if each.kind == "tokens"}
-    usual = {name: median([e.scores[name] for e in answer if name in e.scores] or [0.0]) for name in tokens}
-    return [
-        each
-        for place, each in enumerate(answer)
-        if place < FIRST
-        or any(told >= (SURPRISING * usual[name] if name in tokens else NEAR) for name, told in each.scores.items())
-    ]
 
 
 def _patience(query: Fingerprint) -> int:

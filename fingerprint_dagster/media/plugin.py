@@ -30,6 +30,9 @@ class ContentTypePlugin(ABC):
     thresholds: evidence -> the least strength (see `Match`) that `match` takes for a copy; 0 where none is told.
     patience: how many candidates `match` refuses, one after the other, before the rest, which share less and less with
         the query, are left alone. More finds a little more, and takes longer.
+    looked_at: where there are many candidates, most are there by chance, and do not stand out from the others
+        (`fingerprint_dagster.search.outstanding`): how many of those are looked at, the first ones of all; and where
+        a copy was found, how many more may be refused one after the other. None: all of them count as standing out.
     """
 
     name: ClassVar[str]
@@ -40,6 +43,7 @@ class ContentTypePlugin(ABC):
     also_matches: ClassVar[frozenset[str]] = frozenset()
     thresholds: ClassVar[Mapping[str, float]] = {}
     patience: ClassVar[int] = 10
+    looked_at: ClassVar[int | None] = None
 
     @abstractmethod
     def sniff(self, head: bytes) -> str | None:

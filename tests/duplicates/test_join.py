@@ -242,7 +242,7 @@ def test_of_many_candidates_those_that_stand_out_are_looked_at_first():
     usual = [Candidate(f"{number}", {tokens: 10.0 + number / 10}) for number in range(18)]
     shares_more = Candidate("shares more", {tokens: 30.0, "elsewhere_v1": 0.01})
     is_near = Candidate("is near", {"frames_v1": 0.9})
-    chosen = joining._outstanding(query, [*usual[:9], shares_more, *usual[9:], is_near])
+    chosen = search.outstanding(query, [*usual[:9], shares_more, *usual[9:], is_near], joining.FIRST)
     assert [each.content_id for each in chosen] == ["0", "1", "shares more", "is near"]
 
 
