@@ -221,9 +221,9 @@ def _summary(findings: Findings, joined: Joined, contents: int) -> None:
     copies = sum(len(cluster.members) - 1 for cluster in findings.clusters)
     words = ", ".join(f"{count} {relation}" for relation, count in relations.most_common()) or "none"
     click.echo(
-        f"{contents} contents, {joined.compared} compared now ({joined.verified} pairs verified).\n"
-        f"{sum(relations.values())} pairs: {words}.\n"
-        f"{len(findings.clusters)} clusters with {copies} copies to spare, {spare / 1e6:,.1f} MB."
+        f"contents: {contents}, compared now: {joined.compared} (pairs verified: {joined.verified})\n"
+        f"pairs: {sum(relations.values())} ({words})\n"
+        f"clusters of copies: {len(findings.clusters)}, copies to spare: {copies} ({spare / 1e6:,.1f} MB)"
     )
     if findings.different:
-        click.echo(f"{findings.different} pairs are left out because they were marked as different.")
+        click.echo(f"left out, since they were marked as different: {findings.different}")

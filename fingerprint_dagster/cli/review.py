@@ -133,7 +133,7 @@ def import_(file: Path) -> None:
     kept.record(holding)
     forgotten = sum(kept.forget(*pair) for pair in taken_back)
     same = sum(each.verdict == "same" for each in holding)
-    click.echo(f"{len(holding)} decisions taken over: {same} same, {len(holding) - same} different")
+    click.echo(f"decisions taken over: {len(holding)} ({same} same, {len(holding) - same} different)")
     if forgotten:
         click.echo(f"{forgotten} undecided again")
     if len(holding) < len(decisions):

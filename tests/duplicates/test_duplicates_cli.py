@@ -46,10 +46,10 @@ def test_clusters_and_parts_as_tables():
     out = run("duplicates").stdout
     assert "/texts/edited.txt" in out
     assert "a part of" in out or "the whole of" in out
-    assert "1 clusters with 1 copies to spare" in out
-    assert "4 contents, 4 compared now" in out
-    assert "4 contents, 0 compared now" in run("duplicates").stdout
-    assert "4 contents, 4 compared now" in run("duplicates", "--again").stdout
+    assert "clusters of copies: 1, copies to spare: 1" in out
+    assert "contents: 4, compared now: 4" in out
+    assert "contents: 4, compared now: 0" in run("duplicates").stdout
+    assert "contents: 4, compared now: 4" in run("duplicates", "--again").stdout
 
 
 def test_clusters_and_pairs_for_programs(tmp_path):
@@ -84,7 +84,7 @@ def test_pairs_are_reviewed(tmp_path):
     ((decided),) = lines("review", "list", "--decided", "--json")
     assert (decided["verdict"], decided["holds"]) == ("different", True)
     assert lines("duplicates", "--json") == []
-    assert "1 pairs are left out" in run("duplicates").stdout
+    assert "left out, since they were marked as different: 1" in run("duplicates").stdout
     assert "undecided again" in run("review", "undecided", "edited", "novel").stdout
     assert "nothing was decided" in run("review", "undecided", "edited", "novel").stdout
     assert len(lines("duplicates", "--json")) == 1
@@ -116,7 +116,7 @@ def test_decisions_are_imported_where_they_still_hold(tmp_path):
     path = tmp_path / "decisions.json"
     path.write_text(json.dumps({"format": FORMAT, "decisions": [entry, changed]}))
     result = run("review", "import", str(path))
-    assert "1 decisions taken over: 0 same, 1 different" in result.stdout
+    assert "decisions taken over: 1 (0 same, 1 different)" in result.stdout
     assert "1 left out" in result.stderr
     assert len(lines("review", "list", "--decided", "--json")) == 1
     path.write_text(json.dumps({"format": FORMAT, "decisions": [taken_back]}))
