@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fingerprint_dagster.cli.group import command
-from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, readable
 from fingerprint_dagster.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _fingerprints(settings: Settings, sources: Iterable[str], most: int) -> list
             found += [each for each in made if not isinstance(each, Failure)]
             for failure in made:
                 if isinstance(failure, Failure):
-                    click.echo(f"left out: {short(failure.uri)}: {failure.reason}", err=True)
+                    click.echo(f"left out: {readable(failure.uri)}: {failure.reason}", err=True)
     return found
 
 
@@ -159,7 +159,7 @@ def _say_matched(measured: Measured, unrelated: bool) -> None:
 
 def _lines(measured: Measured) -> Iterator[str]:
     for each in measured.matched:
-        query, reference = short(each.query.content.uri), short(each.match.reference.uri)
+        query, reference = readable(each.query.content.uri), readable(each.match.reference.uri)
         yield f"{query} | {reference} ({each.match.evidence}, {each.match.score:.3f})"
 
 

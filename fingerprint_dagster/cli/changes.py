@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 
 from fingerprint_dagster.cli.group import command
-from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, readable
 
 
 @command.command(short_help="List what has changed behind its address, or is gone.")
@@ -35,5 +35,5 @@ def changes(since: datetime | None, as_json: bool) -> None:
     table = new_table("content", "what", "noticed")
     for change in found:
         what = "removed" if change.removed else f"version {change.version}"
-        table.add_row(short(change.uri), what, time.strftime("%Y-%m-%d %H:%M", time.localtime(change.since)))
+        table.add_row(readable(change.uri), what, time.strftime("%Y-%m-%d %H:%M", time.localtime(change.since)))
     console.print(table)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fingerprint_dagster.cli.group import command
-from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, readable
 
 if TYPE_CHECKING:
     from fingerprint_dagster.duplicates.findings import Findings
@@ -175,7 +175,7 @@ def _say_clusters(findings: Findings) -> None:
             table.add_row(
                 str(cluster.number) if first else "",
                 "keep" if first else "",
-                short(member.content.uri),
+                readable(member.content.uri),
                 str(member.content.content_type),
                 size_text(member),
                 f"{member.size:,}",
@@ -198,9 +198,9 @@ def _say_pairs(findings: Findings, relations: Sequence[str]) -> None:
         pair = finding.pair
         one, other, best = pair.one.content, pair.other.content, pair.best
         table.add_row(
-            short(one.uri),
+            readable(one.uri),
             _WORDS[pair.relation],
-            short(other.uri),
+            readable(other.uri),
             f"{best.score:.3f}",
             "" if best.confidence is None else f"{best.confidence:.3f}",
             place_text(best.query_range, best.query_box, str(one.content_type)),

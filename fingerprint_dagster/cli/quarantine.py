@@ -9,7 +9,7 @@ import time
 import click
 
 from fingerprint_dagster.cli.group import command
-from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, readable
 from fingerprint_dagster.cli.run import run_with_bars
 
 
@@ -47,5 +47,5 @@ def quarantine(retry: bool, as_json: bool) -> None:
         return
     table = new_table("content", "stage", "reason", "retry can help")
     for _, failure in failures:
-        table.add_row(short(failure.uri), failure.stage, failure.reason, "yes" if failure.retryable else "no")
+        table.add_row(readable(failure.uri), failure.stage, failure.reason, "yes" if failure.retryable else "no")
     console.print(table)

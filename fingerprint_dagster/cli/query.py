@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fingerprint_dagster.cli.group import command
-from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, short
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, open_catalog, readable
 
 if TYPE_CHECKING:
     from fingerprint_dagster.content import Content, Failure, Match
@@ -79,7 +79,7 @@ def _say_failed_query(failure: Failure, as_json: bool) -> None:
         error = {"stage": failure.stage, "reason": failure.reason, "retryable": failure.retryable}
         click.echo(json.dumps({"query": failure.uri, "error": error, "matches": []}, ensure_ascii=False))
     else:
-        click.echo(f"{short(failure.uri)}: {failure.stage} failed: {failure.reason}", err=True)
+        click.echo(f"{readable(failure.uri)}: {failure.stage} failed: {failure.reason}", err=True)
 
 
 def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> None:
@@ -92,15 +92,15 @@ def _say_matches(asked: Content, matches: Sequence[Match], as_json: bool) -> Non
         return
     console = new_console()
     if not matches:
-        console.print(f"{short(asked.uri)}: no copy found", highlight=False)
+        console.print(f"{readable(asked.uri)}: no copy found", highlight=False)
         return
     table = new_table("score", "sure", "copy of", "where in the query", "where in the reference", "evidence")
-    table.title, table.title_justify = short(asked.uri), "left"
+    table.title, table.title_justify = readable(asked.uri), "left"
     for match in matches:
         table.add_row(
             f"{match.score:.3f}",
             "" if match.confidence is None else f"{match.confidence:.3f}",
-            short(match.reference.uri),
+            readable(match.reference.uri),
             place_text(match.query_range, match.query_box, asked.content_type),
             place_text(match.reference_range, match.reference_box, match.reference.content_type),
             match.evidence,

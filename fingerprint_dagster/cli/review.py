@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fingerprint_dagster.cli.group import command
-from fingerprint_dagster.cli.output import current_settings, new_console, new_table, short
+from fingerprint_dagster.cli.output import current_settings, new_console, new_table, readable
 
 if TYPE_CHECKING:
     from fingerprint_dagster.content import Fingerprint
@@ -81,7 +81,7 @@ def list_(decided: bool, limit: int, as_json: bool) -> None:
         names = [name for name in rows[0] if name not in ("one", "other")]
         table = new_table(*(name.removesuffix("_uri") for name in names))
         for row in rows:
-            table.add_row(*(short(str(row[n] or "gone")) if n.endswith("_uri") else str(row[n]) for n in names))
+            table.add_row(*(readable(str(row[n] or "gone")) if n.endswith("_uri") else str(row[n]) for n in names))
         new_console().print(table)
 
 
@@ -149,7 +149,7 @@ def _decide(verdict: Verdict, one: str, other: str) -> None:
     if first.content.content_id == second.content.content_id:
         raise UsageError(f"{one} and {other} are one content")
     Decisions(settings.home).record([Decision.of(verdict, first, second)])
-    click.echo(f"{verdict}: {short(first.content.uri)} and {short(second.content.uri)}")
+    click.echo(f"{verdict}: {readable(first.content.uri)} and {readable(second.content.uri)}")
 
 
 def _stored(settings: Settings, text: str) -> Fingerprint:
